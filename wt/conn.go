@@ -1,0 +1,577 @@
+package wt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/quicvarint"
+)
+
+// limits are the bounds that a connection holds its peer to.
+type limits struct {
+	maxSessions         int
+	maxPendingStreams   int
+	maxPendingDatagrams int
+	maxQueuedDatagrams  int
+	maxHeaderBytes      int
+	handshakeTimeout    time.Duration
+	streamHeaderTimeout time.Duration
+	closeTimeout        time.Duration
+}
+
+// conn is one HTTP/3 connection. It owns the requests and sessions on it, and
+// every goroutine that serves them; run returns after the last of these.
+//
+// Its goroutines: run accepts bidirectional streams; acceptUniStreams,
+// readDatagrams and readControl (which began as the reader of the control
+// stream's header) live as long as the connection; each session has one that
+// reads its CONNECT stream; each request of a client has one that runs the
+// handler. Short-lived ones read headers of streams and send datagrams.
+type conn struct {
+	// Static after construction.
+	quic     *quic.Conn
+	isClient bool
+	limits   limits
+	logger   *slog.Logger
+	// serve answers a request on a server, on a goroutine of its own.
+	serve     func(c *conn, stream *quic.Stream, frames *frameReader)
+	datagrams *datagramSender
+	control   *quic.SendStream // our control stream; set by start
+
+	// settled is closed when peer holds the peer's SETTINGS.
+	settled chan struct{}
+	peer    settings
+	// goneAway is closed when the peer sent GOAWAY.
+	goneAway chan struct{}
+
+	goroutines sync.WaitGroup
+
+	// Guarded by mu.
+	mu sync.Mutex
+	// requests are the request streams that have no end yet, each with its
+	// session once it has one.
+	requests map[uint64]*Session
+	// nextRequest is above the id of every request stream there has been. A
+	// smaller id that is not in requests is that of an ended one.
+	nextRequest uint64
+	sessions    int // of requests, those that are or become sessions
+	pending     pending
+	// idle closes the connection when it has had no request for handshakeTimeout.
+	// It exists on servers, and is stopped while there are requests.
+	idle *time.Timer
+	// refuseFrom is the id of the first request that is refused, because our
+	// GOAWAY named it; goingAway says whether there was one.
+	refuseFrom uint64
+	goingAway  bool
+	ended      bool // no goroutine is started any more
+	// Critical streams of the peer that have been seen, as a set of types.
+	critical   map[uint64]bool
+	lastGoAway uint64 // the id in the peer's last GOAWAY, +1; 0 before
+}
+
+func newConn(q *quic.Conn, isClient bool, l limits, logger *slog.Logger) *conn {
+	c := &conn{
+		quic:     q,
+		isClient: isClient,
+		limits:   l,
+		logger:   logger,
+		settled:  make(chan struct{}),
+		goneAway: make(chan struct{}),
+		requests: make(map[uint64]*Session),
+		pending:  pending{maxStreams: l.maxPendingStreams, maxDatagrams: l.maxPendingDatagrams},
+		critical: make(map[uint64]bool),
+	}
+	c.datagrams = newDatagramSender(c)
+	return c
+}
+
+// start opens the control stream and sends SETTINGS. It waits for nothing but
+// the peer's stream credit, which every HTTP/3 peer grants (RFC 9114 §6.2).
+func (c *conn) start() error {
+	control, err := c.quic.OpenUniStream()
+	if err != nil {
+		return c.fail(connectionError(codeGeneralProtocolError, "no credit for a control stream"))
+	}
+	payload := appendSettings(nil, localSettings(c.limits.maxHeaderBytes))
+	b := quicvarint.Append(nil, streamControl)
+	b = appendFrameHeader(b, frameSettings, uint64(len(payload)))
+	if err := control.TryWriteAll(append(b, payload...)); err != nil {
+		return c.fail(connectionError(codeGeneralProtocolError, "no credit for SETTINGS"))
+	}
+	// GOAWAY must not wait behind streams.
+	control.SetPriority(0, false)
+	c.control = control
+	return nil
+}
+
+// run serves the connection until it ends, and returns when nothing is left of
+// it. It is called once, after start.
+func (c *conn) run() {
+	c.spawn(c.acceptUniStreams)
+	c.spawn(c.readDatagrams)
+	if !c.isClient {
+		c.mu.Lock()
+		c.idle = time.AfterFunc(c.limits.handshakeTimeout, func() {
+			_ = c.quic.CloseWithError(codeNoError, "no request")
+		})
+		c.mu.Unlock()
+	}
+	err := c.acceptStreams()
+
+	c.mu.Lock()
+	c.ended = true
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	sessions := make([]*Session, 0, len(c.requests))
+	for _, session := range c.requests {
+		if session != nil {
+			sessions = append(sessions, session)
+		}
+	}
+	c.mu.Unlock()
+	for _, session := range sessions {
+		session.end(&SessionError{By: Transport, Err: err})
+	}
+	c.goroutines.Wait()
+}
+
+// spawn runs f on a goroutine that run waits for. It reports false, and does
+// not run f, when the connection has ended.
+func (c *conn) spawn(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return false
+	}
+	c.goroutines.Go(f)
+	return true
+}
+
+// fail ends the connection if err is a connection error, and returns err.
+func (c *conn) fail(err error) error {
+	var broken *protocolError
+	if errors.As(err, &broken) && broken.connection {
+		c.logger.Debug("closing connection", slog.String("reason", broken.text),
+			slog.Uint64("code", broken.code), slog.Any("remote", c.quic.RemoteAddr()))
+		_ = c.quic.CloseWithError(quic.ApplicationErrorCode(broken.code), broken.text)
+	}
+	return err
+}
+
+// acceptStreams accepts bidirectional streams until the connection ends, and
+// returns the error that it ended with.
+func (c *conn) acceptStreams() error {
+	for {
+		stream, err := c.quic.AcceptStream(context.Background())
+		if err != nil {
+			return err
+		}
+		id := uint64(stream.StreamID())
+		if !c.isClient {
+			c.addRequest(id)
+		}
+		c.spawn(func() { c.readStreamHeader(stream, id) })
+	}
+}
+
+// addRequest registers a bidirectional stream that a client opened, which is a
+// request unless its first bytes say otherwise.
+func (c *conn) addRequest(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nextRequest = max(c.nextRequest, id+4)
+	c.requests[id] = nil
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+}
+
+// refuses reports whether our GOAWAY refuses the request.
+func (c *conn) refuses(id uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.goingAway && id >= c.refuseFrom
+}
+
+// removeRequest forgets a request, and whatever waited for its session.
+func (c *conn) removeRequest(id uint64) {
+	c.mu.Lock()
+	session, known := c.requests[id]
+	delete(c.requests, id)
+	if session != nil {
+		c.sessions--
+	}
+	waiters, _ := c.pending.takeLocked(id)
+	last := known && len(c.requests) == 0 && !c.ended
+	// A client's connection lives as long as its session, and that of a server
+	// that is shutting down as long as its requests.
+	over := last && (c.isClient && session != nil || c.goingAway)
+	if last && !over && c.idle != nil {
+		c.idle.Reset(c.limits.handshakeTimeout)
+	}
+	c.mu.Unlock()
+	for _, waiter := range waiters {
+		waiter <- nil
+	}
+	if over {
+		_ = c.quic.CloseWithError(codeNoError, "")
+	}
+}
+
+// addSession makes the request its session. It reports false if the connection
+// has ended, or has as many sessions as it may have.
+func (c *conn) addSession(session *Session) bool {
+	c.mu.Lock()
+	if _, known := c.requests[session.id]; !known || c.ended || c.sessions >= c.limits.maxSessions {
+		c.mu.Unlock()
+		return false
+	}
+	c.sessions++
+	c.requests[session.id] = session
+	waiters, datagrams := c.pending.takeLocked(session.id)
+	c.mu.Unlock()
+	for _, payload := range datagrams {
+		session.receiveDatagram(payload)
+	}
+	for _, waiter := range waiters {
+		waiter <- session
+	}
+	return true
+}
+
+// full reports whether a further session would exceed the limit.
+func (c *conn) full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions >= c.limits.maxSessions
+}
+
+// readStreamHeader reads the first bytes of a bidirectional stream and hands it
+// to a session, or serves the request on it.
+func (c *conn) readStreamHeader(stream *quic.Stream, id uint64) {
+	_ = stream.SetReadDeadline(time.Now().Add(c.limits.streamHeaderTimeout))
+	frames := newFrameReader(stream)
+	typ, err := frames.varints.read()
+	switch {
+	case err != nil:
+		err = streamError(codeRequestIncomplete, "stream without header: %v", err)
+	case typ == frameWebTransport:
+		c.removeRequest(id) // it is none
+		var session uint64
+		if session, err = readSessionID(&frames.varints); err == nil {
+			_ = stream.SetReadDeadline(time.Time{})
+			c.dispatchStream(stream, session)
+			return
+		}
+	case c.isClient:
+		// RFC 9114 §6.1
+		err = connectionError(codeStreamCreationError, "server opened a bidirectional stream of type %#x", typ)
+	default:
+		if _, err = frames.length(typ); err == nil {
+			// frames goes on with the first frame, whose header has been read.
+			c.serveRequest(stream, id, typ, frames)
+			return
+		}
+	}
+	c.refuseStream(stream, err)
+	c.removeRequest(id)
+}
+
+// serveRequest finds the HEADERS that a request begins with.
+func (c *conn) serveRequest(stream *quic.Stream, id, typ uint64, frames *frameReader) {
+	defer c.removeRequest(id)
+	err := skipToHeaders(typ, frames)
+	if err == nil && c.refuses(id) {
+		err = streamError(codeRequestRejected, "request after GOAWAY")
+	}
+	if err != nil {
+		c.refuseStream(stream, err)
+		return
+	}
+	c.serve(c, stream, frames)
+}
+
+// skipToHeaders skips unknown frames, the current one of type typ among them,
+// until the current frame is HEADERS.
+func skipToHeaders(typ uint64, frames *frameReader) error {
+	for typ != frameHeaders {
+		if typ == frameData {
+			return connectionError(codeFrameUnexpected, "DATA before HEADERS")
+		}
+		err := requestStreamFrame(typ)
+		if err == nil {
+			err = frames.skip()
+		}
+		if err == nil {
+			typ, _, err = frames.next()
+		}
+		if errors.Is(err, io.EOF) {
+			err = streamError(codeRequestIncomplete, "request without HEADERS")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseStream ends a stream that broke a rule, with the code of the rule.
+func (c *conn) refuseStream(stream *quic.Stream, err error) {
+	code := quic.StreamErrorCode(codeRequestIncomplete)
+	var broken *protocolError
+	if errors.As(err, &broken) {
+		if broken.connection {
+			_ = c.fail(err)
+			return
+		}
+		code = quic.StreamErrorCode(broken.code)
+	}
+	stream.CancelRead(code)
+	stream.CancelWrite(code)
+}
+
+// dispatchStream hands a stream to its session.
+func (c *conn) dispatchStream(stream *quic.Stream, id uint64) {
+	session, code := c.awaitSession(id)
+	if session != nil {
+		session.receiveStream(stream)
+		return
+	}
+	stream.CancelRead(code)
+	stream.CancelWrite(code)
+}
+
+// acceptUniStreams accepts unidirectional streams until the connection ends.
+func (c *conn) acceptUniStreams() {
+	for {
+		stream, err := c.quic.AcceptUniStream(context.Background())
+		if err != nil {
+			return
+		}
+		c.spawn(func() { c.readUniStreamHeader(stream) })
+	}
+}
+
+// readUniStreamHeader reads the type of a unidirectional stream and gives it to
+// whom it concerns.
+func (c *conn) readUniStreamHeader(stream *quic.ReceiveStream) {
+	_ = stream.SetReadDeadline(time.Now().Add(c.limits.streamHeaderTimeout))
+	varints := &varintReader{r: stream}
+	typ, err := varints.read()
+	if err != nil {
+		// A stream that ends or stalls before its type means nothing (RFC 9114 §6.2).
+		stream.CancelRead(codeStreamCreationError)
+		return
+	}
+	switch typ {
+	case streamWebTransport:
+		id, err := readSessionID(varints)
+		if err != nil {
+			_ = c.fail(err)
+			stream.CancelRead(codeStreamCreationError)
+			return
+		}
+		_ = stream.SetReadDeadline(time.Time{})
+		session, code := c.awaitSession(id)
+		if session == nil {
+			stream.CancelRead(code)
+			return
+		}
+		session.receiveUniStream(stream)
+	case streamControl:
+		if c.addCritical(typ) {
+			_ = stream.SetReadDeadline(time.Time{})
+			c.readControl(stream)
+		}
+	case streamQPACKEncoder, streamQPACKDecoder:
+		if c.addCritical(typ) {
+			// Our table has no capacity and we refer to none of the peer's, so these
+			// carry nothing that matters. No goroutine reads them; QUIC's window bounds
+			// what a peer can put there, and their end is learned all the same.
+			stream.SetReceiveFinalSizeCallback(func(int64) {
+				c.spawn(func() { _ = c.fail(closedCritical(typ)) })
+			})
+		}
+	case streamPush:
+		if c.isClient {
+			_ = c.fail(connectionError(codeIDError, "push without MAX_PUSH_ID"))
+		} else {
+			_ = c.fail(connectionError(codeStreamCreationError, "push stream from a client"))
+		}
+	default:
+		stream.CancelRead(codeStreamCreationError)
+	}
+}
+
+// addCritical registers a stream of which a peer has one (RFC 9114 §6.2.1, RFC
+// 9204 §4.2). At a second one it ends the connection and reports false.
+func (c *conn) addCritical(typ uint64) bool {
+	c.mu.Lock()
+	second := c.critical[typ]
+	c.critical[typ] = true
+	c.mu.Unlock()
+	if second {
+		_ = c.fail(connectionError(codeStreamCreationError, "second stream of type %#x", typ))
+	}
+	return !second
+}
+
+func closedCritical(typ uint64) error {
+	return connectionError(codeClosedCriticalStream, "stream of type %#x closed", typ)
+}
+
+// readControl reads the peer's control stream as long as the connection lives.
+func (c *conn) readControl(stream *quic.ReceiveStream) {
+	frames := newFrameReader(stream)
+	for first := true; ; first = false {
+		typ, length, err := frames.next()
+		if err == nil {
+			err = c.handleControlFrame(frames, typ, length, first)
+		}
+		if err != nil {
+			var cancelled *quic.StreamError
+			if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
+				err = closedCritical(streamControl)
+			}
+			_ = c.fail(err)
+			return
+		}
+	}
+}
+
+// handleControlFrame handles one frame of the control stream (RFC 9114 §7.2).
+func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first bool) error {
+	if first != (typ == frameSettings) {
+		if first {
+			return connectionError(codeMissingSettings, "frame %#x before SETTINGS", typ)
+		}
+		return connectionError(codeFrameUnexpected, "second SETTINGS")
+	}
+	switch typ {
+	case frameSettings:
+		if length > maxSettingsSize {
+			return connectionError(codeExcessiveLoad, "SETTINGS of %d bytes", length)
+		}
+		payload, err := frames.payload()
+		if err != nil {
+			return err
+		}
+		if c.peer, err = parseSettings(payload); err != nil {
+			return err
+		}
+		close(c.settled)
+		return nil
+	case frameGoAway:
+		return c.handleGoAway(frames, length)
+	case frameMaxPushID:
+		if c.isClient {
+			return connectionError(codeFrameUnexpected, "MAX_PUSH_ID from a server")
+		}
+		return frames.skip()
+	case frameData, frameHeaders, framePushPromise:
+		return connectionError(codeFrameUnexpected, "frame %#x on the control stream", typ)
+	default:
+		if isHTTP2Frame(typ) {
+			return connectionError(codeFrameUnexpected, "frame %#x of HTTP/2", typ)
+		}
+		return frames.skip()
+	}
+}
+
+// handleGoAway tells all sessions to drain (RFC 9114 §5.2,
+// draft-ietf-webtrans-http3-16 §4.7).
+func (c *conn) handleGoAway(frames *frameReader, length uint64) error {
+	if length > 8 {
+		return connectionError(codeFrameError, "GOAWAY of %d bytes", length)
+	}
+	payload, err := frames.payload()
+	if err != nil {
+		return err
+	}
+	id, n, err := quicvarint.Parse(payload)
+	if err != nil || n != len(payload) {
+		return connectionError(codeFrameError, "GOAWAY is not one varint")
+	}
+	c.mu.Lock()
+	increased := c.lastGoAway != 0 && id+1 > c.lastGoAway
+	again := c.lastGoAway != 0
+	c.lastGoAway = id + 1
+	sessions := make([]*Session, 0, len(c.requests))
+	for _, session := range c.requests {
+		if session != nil {
+			sessions = append(sessions, session)
+		}
+	}
+	c.mu.Unlock()
+	if increased || c.isClient && id%4 != 0 {
+		return connectionError(codeIDError, "GOAWAY with id %d", id)
+	}
+	if !again {
+		close(c.goneAway)
+	}
+	for _, session := range sessions {
+		session.markDraining()
+	}
+	return nil
+}
+
+// goAway sends GOAWAY, refuses further requests, and tells the sessions. It is
+// used on servers.
+func (c *conn) goAway() {
+	c.mu.Lock()
+	if c.goingAway {
+		c.mu.Unlock()
+		return
+	}
+	c.goingAway, c.refuseFrom = true, c.nextRequest
+	idle := len(c.requests) == 0
+	var sessions []*Session
+	for _, session := range c.requests {
+		if session != nil {
+			sessions = append(sessions, session)
+		}
+	}
+	c.mu.Unlock()
+	id := quicvarint.Append(nil, c.refuseFrom)
+	frame := append(appendFrameHeader(nil, frameGoAway, uint64(len(id))), id...)
+	if err := c.control.TryWriteAll(frame); err != nil {
+		c.logger.Debug("GOAWAY not sent", slog.Any("error", err))
+	}
+	for _, session := range sessions {
+		if err := session.Drain(); err != nil {
+			c.logger.Debug("drain not sent", slog.Any("error", err))
+		}
+	}
+	if idle {
+		_ = c.quic.CloseWithError(codeNoError, "")
+	}
+}
+
+// awaitSettings waits for the peer's SETTINGS and checks what every draft
+// requires of it: HTTP datagrams and QUIC datagrams.
+func (c *conn) awaitSettings(ctx context.Context) error {
+	select {
+	case <-c.settled:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.quic.Context().Done():
+		return context.Cause(c.quic.Context())
+	}
+	if !c.peer.datagram || !c.quic.ConnectionState().SupportsDatagrams.Remote {
+		return streamError(codeMessageError, "peer has no datagrams")
+	}
+	return nil
+}
+
+// hasNoSession reports whether the request has not become a session.
+func (c *conn) hasNoSession(id uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.requests[id] == nil
+}

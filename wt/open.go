@@ -1,0 +1,118 @@
+package wt
+
+import (
+	"context"
+	"errors"
+
+	"github.com/quic-go/quic-go"
+)
+
+// OpenStream opens a bidirectional stream. It waits for the peer's stream credit
+// until ctx or the session ends; then its error is the cause of ctx or matches
+// [SessionError]. The peer sees the stream with its first write or Close.
+func (s *Session) OpenStream(ctx context.Context) (*Stream, error) {
+	stream, err := open(ctx, s, s.conn.quic.OpenStream, s.conn.quic.OpenStreamSync)
+	if err != nil {
+		return nil, err
+	}
+	opened := &Stream{halves{session: s, id: int64(stream.StreamID()), send: stream, receive: stream}}
+	opened.h.header = appendStreamHeader(nil, frameWebTransport, s.id)
+	if !s.track(&opened.h) {
+		opened.h.abandon()
+		return nil, s.endedWith()
+	}
+	return opened, nil
+}
+
+// OpenUniStream opens a unidirectional stream, as [Session.OpenStream] does.
+func (s *Session) OpenUniStream(ctx context.Context) (*SendStream, error) {
+	stream, err := open(ctx, s, s.conn.quic.OpenUniStream, s.conn.quic.OpenUniStreamSync)
+	if err != nil {
+		return nil, err
+	}
+	opened := &SendStream{halves{session: s, id: int64(stream.StreamID()), send: stream}}
+	opened.h.header = appendStreamHeader(nil, streamWebTransport, s.id)
+	if !s.track(&opened.h) {
+		opened.h.abandon()
+		return nil, s.endedWith()
+	}
+	return opened, nil
+}
+
+// open tries to open a stream at once, and else waits until ctx or the session
+// ends.
+func open[S any](ctx context.Context, s *Session, try func() (S, error), wait func(context.Context) (S, error)) (S, error) {
+	var none S
+	if err := s.endedWith(); err != nil {
+		return none, err
+	}
+	stream, err := try()
+	var exhausted *quic.StreamLimitReachedError
+	if errors.As(err, &exhausted) {
+		either, cancel := context.WithCancelCause(ctx)
+		stop := afterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
+		stream, err = wait(either)
+		stop()
+		cancel(nil)
+	}
+	if err != nil {
+		if ctx.Err() != nil && s.endedWith() == nil {
+			return none, context.Cause(ctx)
+		}
+		return none, s.translate(err)
+	}
+	return stream, nil
+}
+
+// AcceptStream returns the next bidirectional stream that the peer opened. It
+// waits until ctx or the session ends; then its error is the cause of ctx or
+// matches [SessionError]. Streams come in the order in which their headers
+// arrived, which is not always that of their opening.
+func (s *Session) AcceptStream(ctx context.Context) (*Stream, error) {
+	return s.bidi.get(ctx, s)
+}
+
+// AcceptUniStream returns the next unidirectional stream that the peer opened,
+// as [Session.AcceptStream] does.
+func (s *Session) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
+	return s.uni.get(ctx, s)
+}
+
+// receiveStream takes a stream whose header named this session.
+func (s *Session) receiveStream(stream *quic.Stream) {
+	accepted := &Stream{halves{session: s, id: int64(stream.StreamID()), send: stream, receive: stream}}
+	accepted.h.headerTaken.Store(true) // the opener sends it
+	if !s.track(&accepted.h) {
+		accepted.h.abandon()
+		return
+	}
+	s.bidi.put(accepted, 0)
+}
+
+// receiveUniStream takes a stream whose header named this session.
+func (s *Session) receiveUniStream(stream *quic.ReceiveStream) {
+	accepted := &ReceiveStream{halves{session: s, id: int64(stream.StreamID()), receive: stream}}
+	if !s.track(&accepted.h) {
+		accepted.h.abandon()
+		return
+	}
+	s.uni.put(accepted, 0)
+}
+
+// afterFunc is context.AfterFunc, except that stop waits for f if it has begun,
+// so that its goroutine does not outlive the caller. stop reports whether f did
+// not run.
+func afterFunc(ctx context.Context, f func()) (stop func() bool) {
+	done := make(chan struct{})
+	prevent := context.AfterFunc(ctx, func() {
+		defer close(done)
+		f()
+	})
+	return func() bool {
+		if prevent() {
+			return true
+		}
+		<-done
+		return false
+	}
+}

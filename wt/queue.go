@@ -1,0 +1,94 @@
+package wt
+
+import (
+	"context"
+	"sync"
+)
+
+// queue hands items from the connection's goroutines to those of the
+// application. It costs nothing while it is empty. Whoever puts bounds it: the
+// streams in it by the credit that QUIC gave the peer, the datagrams by a limit.
+type queue[T any] struct {
+	// wake holds one token while items may be waiting. A consumer that leaves
+	// items behind puts the token back, so that no other consumer sleeps on.
+	wake chan struct{}
+
+	// Guarded by mu.
+	mu    sync.Mutex
+	items []T // those before head are taken out
+	head  int
+}
+
+// keepItems is the capacity that an empty queue keeps, so that a steady flow
+// does not allocate.
+const keepItems = 16
+
+func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
+
+// put appends item. With limit > 0 it first takes out the oldest items until
+// there is room, and returns how many.
+func (q *queue[T]) put(item T, limit int) (dropped int) {
+	q.mu.Lock()
+	for limit > 0 && len(q.items)-q.head >= limit {
+		q.popLocked()
+		dropped++
+	}
+	if q.head > 0 && len(q.items) == cap(q.items) {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, item)
+	q.mu.Unlock()
+	q.signal()
+	return dropped
+}
+
+// get waits for an item until ctx or session ends.
+func (q *queue[T]) get(ctx context.Context, session *Session) (T, error) {
+	for {
+		if err := session.endedWith(); err != nil {
+			var none T
+			return none, err
+		}
+		q.mu.Lock()
+		if len(q.items) > q.head {
+			item := q.popLocked()
+			more := len(q.items) > q.head
+			q.mu.Unlock()
+			if more {
+				q.signal()
+			}
+			return item, nil
+		}
+		q.mu.Unlock()
+		select {
+		case <-q.wake:
+		case <-session.ctx.Done():
+		case <-ctx.Done():
+			var none T
+			return none, context.Cause(ctx)
+		}
+	}
+}
+
+func (q *queue[T]) popLocked() T {
+	item := q.items[q.head]
+	var none T
+	q.items[q.head] = none
+	q.head++
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+		if cap(q.items) > keepItems {
+			q.items = nil
+		}
+	}
+	return item
+}
+
+func (q *queue[T]) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}

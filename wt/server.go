@@ -1,0 +1,369 @@
+package wt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// alpn is the application protocol of HTTP/3 in TLS (RFC 9114 §3.1).
+const alpn = "h3"
+
+// ServerConfig configures a [Server]. TLSConfig and Handler are required, and
+// the zero value of everything else is its default. A negative limit is an
+// error.
+type ServerConfig struct {
+	// Addr is the UDP address that ListenAndServe binds. The default is
+	// "127.0.0.1:4433"; ":4433" binds all interfaces.
+	Addr string
+	// TLSConfig gives the certificates, as [Identity.TLSConfig] does. It is
+	// cloned; its NextProtos are replaced, and TLS 1.3 is required.
+	TLSConfig *tls.Config
+	// QUICConfig, where it is not nil, is cloned and gives windows, keep-alive,
+	// idle timeout and tracing. Datagrams, partial resets and stream limits are
+	// set on top, and 0-RTT is off, because CONNECT is not safe to replay.
+	QUICConfig *quic.Config
+	// Handler answers the requests for sessions.
+	Handler Handler
+	// CheckOrigin decides whether a request's Origin is welcome; if not, it is
+	// answered with 403. It must be safe for concurrent use. The default welcomes
+	// requests without Origin, which come from no browser, and those whose origin
+	// is the requested authority itself. A page that is served from another port
+	// or host needs a CheckOrigin that names it.
+	CheckOrigin func(*Request) bool
+	// Subprotocols are what the server supports, in order of preference.
+	Subprotocols []string
+	// Logger gets what happens to connections, at level Debug. The default
+	// discards.
+	Logger *slog.Logger
+
+	// MaxSessionsPerConnection bounds the sessions that share a connection at a
+	// time. The default is 1, and until flow control is negotiated a larger number
+	// is an error; a further request is reset with H3_REQUEST_REJECTED.
+	MaxSessionsPerConnection int
+	// MaxIncomingStreams bounds the bidirectional streams that a client may have
+	// open at a time, its CONNECT included. The default is 1024.
+	MaxIncomingStreams int64
+	// MaxIncomingUniStreams bounds the unidirectional streams that a client may
+	// have open at a time, its control streams included. The default is 1024, and
+	// less than 3 is an error.
+	MaxIncomingUniStreams int64
+	// MaxPendingStreams bounds the streams of a connection that wait for their
+	// session. The default is 24; more are reset with WT_BUFFERED_STREAM_REJECTED.
+	MaxPendingStreams int
+	// MaxPendingDatagrams bounds the datagrams of a connection that wait for their
+	// session. The default is 16; more are dropped.
+	MaxPendingDatagrams int
+	// MaxQueuedDatagrams bounds the datagrams of a session that the application
+	// has not received. The default is 128; beyond it the oldest are dropped.
+	MaxQueuedDatagrams int
+	// MaxHeaderBytes bounds the fields of a request: encoded, and decoded with 32
+	// bytes a field more. The default is 16 KiB; more is answered with 431.
+	MaxHeaderBytes int
+	// HandshakeTimeout bounds how long a connection may have no request, first
+	// after its handshake and then after the last one has ended, and how long a
+	// request waits for the client's SETTINGS. The default is 10 seconds.
+	HandshakeTimeout time.Duration
+	// StreamHeaderTimeout bounds how long a stream may take to say what it is, a
+	// request to send its fields, and a stream to wait for its session. The
+	// default is 5 seconds.
+	StreamHeaderTimeout time.Duration
+}
+
+// closeTimeout bounds the wait for the peer's answer to a close.
+const closeTimeout = 2 * time.Second
+
+// Defaults of limits that client and server share.
+const (
+	defaultIncomingStreams     = 1024
+	defaultPendingStreams      = 24
+	defaultPendingDatagrams    = 16
+	defaultQueuedDatagrams     = 128
+	defaultHeaderBytes         = 16 << 10
+	defaultHandshakeTimeout    = 10 * time.Second
+	defaultStreamHeaderTimeout = 5 * time.Second
+	minIncomingUniStreams      = 3 // control, QPACK encoder and decoder (RFC 9114 §6.2)
+)
+
+// Server accepts WebTransport sessions. Its methods are safe for concurrent use.
+type Server struct {
+	// Static after construction.
+	config ServerConfig // defaults filled in
+	limits limits
+
+	// connections counts what runs for the server: Serve calls and connections.
+	connections sync.WaitGroup
+
+	// Guarded by mu.
+	mu        sync.Mutex
+	closing   bool // no connection is added any more
+	serving   map[*quic.Transport]*quic.EarlyListener
+	conns     map[*conn]struct{}
+	addr      net.Addr
+	listening chan struct{} // closed when addr is set
+}
+
+// NewServer checks the configuration, copies it, and returns a server that does
+// not listen yet.
+func NewServer(config ServerConfig) (*Server, error) {
+	if config.TLSConfig == nil {
+		return nil, errors.New("wt: ServerConfig.TLSConfig is required; Identity.TLSConfig gives one for development")
+	}
+	if config.Handler == nil {
+		return nil, errors.New("wt: ServerConfig.Handler is required")
+	}
+	if config.Addr == "" {
+		config.Addr = "127.0.0.1:4433"
+	}
+	if config.CheckOrigin == nil {
+		config.CheckOrigin = sameOrigin
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	config.Subprotocols = slices.Clone(config.Subprotocols)
+	for _, protocol := range config.Subprotocols {
+		if _, err := formatProtocol(protocol); err != nil || protocol == "" {
+			return nil, fmt.Errorf("wt: subprotocol %q is not a non-empty string of printable ASCII", protocol)
+		}
+	}
+	err := errors.Join(
+		setDefault("MaxSessionsPerConnection", &config.MaxSessionsPerConnection, 1),
+		setDefault("MaxIncomingStreams", &config.MaxIncomingStreams, defaultIncomingStreams),
+		setDefault("MaxIncomingUniStreams", &config.MaxIncomingUniStreams, defaultIncomingStreams),
+		setDefault("MaxPendingStreams", &config.MaxPendingStreams, defaultPendingStreams),
+		setDefault("MaxPendingDatagrams", &config.MaxPendingDatagrams, defaultPendingDatagrams),
+		setDefault("MaxQueuedDatagrams", &config.MaxQueuedDatagrams, defaultQueuedDatagrams),
+		setDefault("MaxHeaderBytes", &config.MaxHeaderBytes, defaultHeaderBytes),
+		setDefault("HandshakeTimeout", &config.HandshakeTimeout, defaultHandshakeTimeout),
+		setDefault("StreamHeaderTimeout", &config.StreamHeaderTimeout, defaultStreamHeaderTimeout),
+	)
+	if err != nil {
+		return nil, err
+	}
+	if config.MaxIncomingUniStreams < minIncomingUniStreams {
+		return nil, fmt.Errorf("wt: MaxIncomingUniStreams is %d, less than the %d that HTTP/3 needs",
+			config.MaxIncomingUniStreams, minIncomingUniStreams)
+	}
+	if config.MaxSessionsPerConnection > 1 {
+		return nil, fmt.Errorf("wt: MaxSessionsPerConnection is %d; several sessions on a connection need flow control, which is not negotiated",
+			config.MaxSessionsPerConnection)
+	}
+	config.TLSConfig = serverTLS(config.TLSConfig)
+	config.QUICConfig = quicConfig(config.QUICConfig, config.MaxIncomingStreams, config.MaxIncomingUniStreams)
+	return &Server{
+		config: config,
+		limits: limits{
+			maxSessions:         config.MaxSessionsPerConnection,
+			maxPendingStreams:   config.MaxPendingStreams,
+			maxPendingDatagrams: config.MaxPendingDatagrams,
+			maxQueuedDatagrams:  config.MaxQueuedDatagrams,
+			maxHeaderBytes:      config.MaxHeaderBytes,
+			handshakeTimeout:    config.HandshakeTimeout,
+			streamHeaderTimeout: config.StreamHeaderTimeout,
+			closeTimeout:        closeTimeout,
+		},
+		serving:   make(map[*quic.Transport]*quic.EarlyListener),
+		conns:     make(map[*conn]struct{}),
+		listening: make(chan struct{}),
+	}, nil
+}
+
+// setDefault replaces the zero value of a limit and refuses a negative one.
+func setDefault[N int | int64 | time.Duration](name string, value *N, standard N) error {
+	if *value < 0 {
+		return fmt.Errorf("wt: ServerConfig.%s is negative", name)
+	}
+	if *value == 0 {
+		*value = standard
+	}
+	return nil
+}
+
+func serverTLS(base *tls.Config) *tls.Config {
+	config := base.Clone()
+	config.NextProtos = []string{alpn}
+	config.MinVersion = tls.VersionTLS13
+	if base.GetConfigForClient != nil {
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := base.GetConfigForClient(hello)
+			if chosen == nil || err != nil {
+				return chosen, err
+			}
+			chosen = chosen.Clone()
+			chosen.NextProtos = []string{alpn}
+			return chosen, nil
+		}
+	}
+	return config
+}
+
+// quicConfig sets what WebTransport needs on top of base, which may be nil.
+func quicConfig(base *quic.Config, streams, uniStreams int64) *quic.Config {
+	config := &quic.Config{}
+	if base != nil {
+		config = base.Clone()
+	}
+	config.MaxIncomingStreams = streams
+	config.MaxIncomingUniStreams = uniStreams
+	config.EnableDatagrams = true
+	config.EnableStreamResetPartialDelivery = true
+	config.Allow0RTT = false
+	config.RequireStreamCreditRelease = false
+	return config
+}
+
+// ListenAndServe binds [ServerConfig.Addr] and serves it as [Server.Serve] does.
+func (s *Server) ListenAndServe() error {
+	packets, err := net.ListenPacket("udp", s.config.Addr)
+	if err != nil {
+		return fmt.Errorf("wt: %w", err)
+	}
+	return s.Serve(packets)
+}
+
+// Serve accepts sessions on a packet connection, usually a *net.UDPConn, which
+// it owns and closes. It returns [ErrServerClosed] when Close or Shutdown has
+// finished with all connections on it, and another error if the socket fails. It may be
+// called for several sockets.
+func (s *Server) Serve(packets net.PacketConn) error {
+	transport := &quic.Transport{Conn: packets}
+	listener, err := transport.ListenEarly(s.config.TLSConfig, s.config.QUICConfig)
+	if err != nil {
+		return errors.Join(fmt.Errorf("wt: listen: %w", err), transport.Close(), packets.Close())
+	}
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return errors.Join(ErrServerClosed, listener.Close(), transport.Close(), packets.Close())
+	}
+	s.serving[transport] = listener
+	if s.addr == nil {
+		s.addr = listener.Addr()
+		close(s.listening)
+	}
+	s.connections.Add(1)
+	s.mu.Unlock()
+	defer s.connections.Done()
+
+	var own sync.WaitGroup
+	for {
+		var q *quic.Conn
+		if q, err = listener.Accept(context.Background()); err != nil {
+			break
+		}
+		own.Go(func() { s.serveConn(q) })
+	}
+	if errors.Is(err, quic.ErrServerClosed) {
+		err = ErrServerClosed
+	} else {
+		err = fmt.Errorf("wt: accept: %w", err)
+	}
+	own.Wait()
+	s.mu.Lock()
+	delete(s.serving, transport)
+	s.mu.Unlock()
+	return errors.Join(err, transport.Close(), packets.Close())
+}
+
+// serveConn serves one connection to its end.
+func (s *Server) serveConn(q *quic.Conn) {
+	c := newConn(q, false, s.limits, s.config.Logger)
+	c.serve = s.serveRequest
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		_ = q.CloseWithError(codeNoError, "server closed")
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+	if err := c.start(); err != nil {
+		s.config.Logger.Debug("connection not started", slog.Any("error", err))
+		_ = q.CloseWithError(codeInternalError, "")
+		return
+	}
+	c.run()
+}
+
+// Addr waits until the server serves its first socket, and returns the address
+// it is bound to. It returns nil if ctx ends before.
+func (s *Server) Addr(ctx context.Context) net.Addr {
+	select {
+	case <-s.listening:
+	case <-ctx.Done():
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addr
+}
+
+// Shutdown ends the server gently: no connection and no session is accepted any
+// more, every session is asked to drain, by GOAWAY and by capsule, and then
+// Shutdown waits for the handlers to return, until ctx ends. It then closes what
+// is left and waits, as [Server.Close] does, and returns the cause of ctx if it
+// ended early.
+func (s *Server) Shutdown(ctx context.Context) error {
+	for _, c := range s.stop() {
+		c.goAway()
+	}
+	finished := make(chan struct{})
+	var waiter sync.WaitGroup
+	waiter.Go(func() {
+		s.connections.Wait()
+		close(finished)
+	})
+	var err error
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	err = errors.Join(err, s.Close())
+	waiter.Wait()
+	return err
+}
+
+// Close ends all sessions and connections at once, and waits until all handlers
+// have returned. Peers see their connection closed.
+func (s *Server) Close() error {
+	for _, c := range s.stop() {
+		_ = c.quic.CloseWithError(codeNoError, "server closed")
+	}
+	s.connections.Wait()
+	return nil
+}
+
+// stop ends the listeners, so that no connection is added, and returns those
+// there are.
+func (s *Server) stop() []*conn {
+	s.mu.Lock()
+	s.closing = true
+	listeners := make([]*quic.EarlyListener, 0, len(s.serving))
+	for _, listener := range s.serving {
+		listeners = append(listeners, listener)
+	}
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, listener := range listeners {
+		_ = listener.Close()
+	}
+	return conns
+}

@@ -1,0 +1,364 @@
+package wt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Session is a WebTransport session, on a client or on a server. Its methods are
+// safe for concurrent use.
+//
+// It ends when either side closes it, when its CONNECT stream ends, or with its
+// connection. From then on every call on it and on its streams returns an error
+// that matches *[SessionError] and [ErrSessionClosed], except that a stream that
+// was read to its end still returns io.EOF.
+type Session struct {
+	// Static after construction.
+	conn        *conn
+	id          uint64 // of the CONNECT stream
+	stream      *quic.Stream
+	frames      *frameReader // of the CONNECT stream; owned by run
+	draft       Draft
+	subprotocol string
+	request     *Request // on a server
+	ctx         context.Context
+	cancel      context.CancelCauseFunc
+	// released, where it is not nil, is closed when the connection of a client's
+	// session has ended and nothing is left of it.
+	released <-chan struct{}
+
+	bidi      *queue[*Stream]
+	uni       *queue[*ReceiveStream]
+	datagrams *queue[[]byte]
+
+	droppedDatagrams atomic.Uint64
+
+	// drained is closed once the peer asked to drain, by capsule or GOAWAY.
+	drained   chan struct{}
+	drainOnce sync.Once
+	// done is closed at the end of run.
+	done chan struct{}
+
+	// Guarded by capsules: the order of capsules and FIN on the CONNECT stream.
+	// It is held over TryWriteAll alone, which does not wait.
+	capsules sync.Mutex
+	finished bool // no capsule may follow
+
+	// ended says why the session ended, and is nil while it has not. It is set
+	// once, with mu held.
+	ended atomic.Pointer[SessionError]
+
+	// Guarded by mu.
+	mu      sync.Mutex
+	streams map[*halves]struct{} // with a direction that is not over
+}
+
+// newSession makes the session of a CONNECT stream. ctx is its lifetime, ended
+// by cancel with the *SessionError.
+func newSession(c *conn, stream *quic.Stream, frames *frameReader, ctx context.Context, cancel context.CancelCauseFunc) *Session {
+	return &Session{
+		conn:      c,
+		id:        uint64(stream.StreamID()),
+		stream:    stream,
+		frames:    frames,
+		ctx:       ctx,
+		cancel:    cancel,
+		bidi:      newQueue[*Stream](),
+		uni:       newQueue[*ReceiveStream](),
+		datagrams: newQueue[[]byte](),
+		drained:   make(chan struct{}),
+		done:      make(chan struct{}),
+		streams:   make(map[*halves]struct{}),
+	}
+}
+
+// run reads the CONNECT stream until it ends, and ends the session with it. It
+// owns the receiving side of the CONNECT stream.
+func (s *Session) run() {
+	defer close(s.done)
+	ended, code := s.readCapsules()
+	s.end(ended)
+
+	// The peer's FIN, if there was one, has been read. Our side ends as well:
+	// with FIN, unless the stream broke off.
+	s.capsules.Lock()
+	finished := s.finished
+	s.finished = true
+	s.capsules.Unlock()
+	if code != 0 {
+		s.stream.CancelRead(code)
+	}
+	switch {
+	case finished: // by the one who closes
+	case code != 0:
+		s.stream.CancelWrite(code)
+	default:
+		_ = s.stream.Close()
+	}
+
+	s.mu.Lock()
+	streams := make([]*halves, 0, len(s.streams))
+	for h := range s.streams {
+		streams = append(streams, h)
+	}
+	clear(s.streams)
+	s.mu.Unlock()
+	for _, h := range streams {
+		h.abandon()
+	}
+	s.conn.removeRequest(s.id)
+}
+
+// readCapsules reads capsules until the session is over. It returns why, and
+// the code to cancel the CONNECT stream with, 0 if it ended cleanly.
+func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
+	capsules := newCapsuleReader(dataReader{s.frames})
+	for {
+		typ, _, err := capsules.next()
+		if errors.Is(err, io.EOF) {
+			// draft-ietf-webtrans-http3-16 §6: as a close with code 0.
+			return &SessionError{By: Peer, Remote: true}, 0
+		}
+		var code uint32
+		var reason string
+		if err == nil {
+			switch typ {
+			case capsuleDrain:
+				s.markDraining()
+			case capsuleClose:
+				var value []byte
+				if value, err = capsules.value(maxCloseSize); err == nil {
+					code, reason, err = parseCloseCapsule(value)
+				}
+				if err == nil {
+					ended := &SessionError{Code: code, Reason: reason, By: Peer, Remote: true}
+					s.end(ended)
+					return ended, s.awaitFIN(capsules)
+				}
+			}
+		}
+		if err != nil {
+			return s.broken(err)
+		}
+	}
+}
+
+// awaitFIN reads the end of the CONNECT stream after the peer's close. Data
+// there is an error (draft-ietf-webtrans-http3-16 §6).
+func (s *Session) awaitFIN(capsules *capsuleReader) quic.StreamErrorCode {
+	_ = s.stream.SetReadDeadline(time.Now().Add(s.conn.limits.closeTimeout))
+	_, _, err := capsules.next()
+	switch {
+	case errors.Is(err, io.EOF):
+		return 0
+	case err == nil:
+		return codeMessageError
+	default:
+		_, code := s.broken(err)
+		return code
+	}
+}
+
+// broken says what an error on the CONNECT stream means to the session, and
+// with which code its CONNECT stream is cancelled.
+func (s *Session) broken(err error) (*SessionError, quic.StreamErrorCode) {
+	var rule *protocolError
+	var cancelled *quic.StreamError
+	switch {
+	case errors.As(err, &rule):
+		_ = s.conn.fail(err)
+		return &SessionError{By: Us, Err: err}, quic.StreamErrorCode(rule.code)
+	case errors.As(err, &cancelled):
+		return &SessionError{By: Peer, Remote: true, Err: newStreamError(cancelled)}, codeSessionGone
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// Only a session that was closed has a deadline: the peer did not answer.
+		return &SessionError{By: Us, Err: err}, codeSessionGone
+	default:
+		return &SessionError{By: Transport, Err: err}, codeSessionGone
+	}
+}
+
+// end records why the session ended and lets go of everyone who waits on it. It
+// reports whether this call was the first.
+func (s *Session) end(err *SessionError) bool {
+	s.mu.Lock()
+	if !s.ended.CompareAndSwap(nil, err) {
+		s.mu.Unlock()
+		return false
+	}
+	streams := make([]*halves, 0, len(s.streams))
+	for h := range s.streams {
+		streams = append(streams, h)
+	}
+	s.mu.Unlock()
+	s.cancel(err)
+	for _, h := range streams {
+		h.interrupt()
+	}
+	return true
+}
+
+// endedWith returns the *SessionError of an ended session, else nil.
+func (s *Session) endedWith() error {
+	if err := s.ended.Load(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Close closes the session with code 0 and no reason. See
+// [Session.CloseWithError].
+func (s *Session) Close() error { return s.CloseWithError(0, "") }
+
+// CloseWithError closes the session and tells the peer code and reason. The
+// reason is cut to 1024 bytes of valid UTF-8.
+//
+// It waits until the peer has taken note by ending its side, for at most two
+// seconds, because an earlier end of the connection would lose code and reason.
+// Calls that wait on the session or its streams return at once, and data that is
+// not yet delivered on its streams may be lost. On a client it then closes the
+// connection and waits until nothing is left of it.
+//
+// After the first call, or after the session ended otherwise, it only waits; it
+// returns nil (draft-ietf-webtrans-http3-16 §6).
+func (s *Session) CloseWithError(code uint32, reason string) error {
+	reason = closeReason(reason)
+	if s.end(&SessionError{Code: code, Reason: reason, By: Us}) {
+		s.sendClose(code, reason)
+	}
+	<-s.done
+	if s.released != nil {
+		<-s.released
+	}
+	return nil
+}
+
+// sendClose sends the close and FIN, and bounds the wait for the peer's.
+func (s *Session) sendClose(code uint32, reason string) {
+	deadline := time.Now().Add(s.conn.limits.closeTimeout)
+	_ = s.stream.SetReadDeadline(deadline)
+	b := appendCloseCapsule(nil, code, reason)
+	s.capsules.Lock()
+	if s.finished {
+		s.capsules.Unlock()
+		return
+	}
+	s.finished = true // and now this call alone writes
+	s.capsules.Unlock()
+	_ = s.stream.SetWriteDeadline(deadline)
+	if _, err := s.stream.Write(b); err != nil {
+		s.stream.CancelWrite(codeSessionGone)
+		return
+	}
+	_ = s.stream.Close()
+}
+
+// sendCapsule sends a capsule if it can be queued at once.
+func (s *Session) sendCapsule(typ uint64, value []byte) error {
+	b := appendCapsule(nil, typ, value)
+	s.capsules.Lock()
+	var err error
+	if s.finished {
+		err = ErrSessionClosed
+	} else {
+		err = s.stream.TryWriteAll(b)
+	}
+	s.capsules.Unlock()
+	if err != nil {
+		return s.translate(err)
+	}
+	return nil
+}
+
+// Context returns a context that ends with the session. Its cause is the
+// *[SessionError].
+func (s *Session) Context() context.Context { return s.ctx }
+
+// Drain asks the peer to end the session soon. The session goes on; nothing is
+// refused. It does not wait: if the peer's flow control does not let the request
+// out, it returns an error that matches [ErrWouldBlock]
+// (draft-ietf-webtrans-http3-16 §4.7).
+func (s *Session) Drain() error {
+	if err := s.endedWith(); err != nil {
+		return err
+	}
+	return s.sendCapsule(capsuleDrain, nil)
+}
+
+// Draining returns a channel that is closed when the peer asked to end the
+// session soon, for this session or, by GOAWAY, for its whole connection.
+func (s *Session) Draining() <-chan struct{} { return s.drained }
+
+func (s *Session) markDraining() { s.drainOnce.Do(func() { close(s.drained) }) }
+
+// LocalAddr returns the local address of the connection.
+func (s *Session) LocalAddr() net.Addr { return s.conn.quic.LocalAddr() }
+
+// RemoteAddr returns the peer's present address. It changes if the peer moves to
+// another network.
+func (s *Session) RemoteAddr() net.Addr { return s.conn.quic.RemoteAddr() }
+
+// Subprotocol returns the subprotocol that the server chose, "" if none.
+func (s *Session) Subprotocol() string { return s.subprotocol }
+
+// Draft returns the family of drafts that the session follows.
+func (s *Session) Draft() Draft { return s.draft }
+
+// Request returns the client's request on a server, and nil on a client.
+func (s *Session) Request() *Request { return s.request }
+
+// Conn returns the QUIC connection underneath, for its statistics and state.
+// Streams and datagrams of its own would collide with those of HTTP/3.
+func (s *Session) Conn() *quic.Conn { return s.conn.quic }
+
+// track registers the stream, so that it ends with the session. It reports
+// false if the session has ended already.
+func (s *Session) track(h *halves) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended.Load() != nil {
+		return false
+	}
+	s.streams[h] = struct{}{}
+	return true
+}
+
+// untrack forgets a stream of which both directions are over.
+func (s *Session) untrack(h *halves) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, h)
+}
+
+// translate turns an error of QUIC into one of this package.
+func (s *Session) translate(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	if ended := s.endedWith(); ended != nil {
+		return ended
+	}
+	var cancelled *quic.StreamError
+	switch {
+	case errors.As(err, &cancelled):
+		return newStreamError(cancelled)
+	case errors.Is(err, quic.ErrWouldBlock):
+		return ErrWouldBlock
+	case errors.Is(err, quic.ErrStreamClosed):
+		return ErrStreamClosed
+	case isTransportError(err):
+		// The stream learns of the end before the session does.
+		s.end(&SessionError{By: Transport, Err: err})
+		return s.endedWith()
+	default:
+		return err
+	}
+}

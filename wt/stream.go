@@ -1,0 +1,358 @@
+package wt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// sender is the sending side of a QUIC stream.
+type sender interface {
+	Write([]byte) (int, error)
+	TryWriteAll([]byte) error
+	Close() error
+	CancelWrite(quic.StreamErrorCode)
+	SetWriteDeadline(time.Time) error
+	SetPriority(urgency int8, incremental bool)
+	SetReliableBoundary()
+	Context() context.Context
+}
+
+// receiver is the receiving side of a QUIC stream.
+type receiver interface {
+	Read([]byte) (int, error)
+	CancelRead(quic.StreamErrorCode)
+	SetReadDeadline(time.Time) error
+	SetReceiveFinalSizeCallback(func(int64))
+}
+
+// halves is what the kinds of streams have in common: a session, an id, and one
+// or both directions.
+type halves struct {
+	// Static after construction.
+	session *Session
+	id      int64
+	send    sender   // nil on a ReceiveStream
+	receive receiver // nil on a SendStream
+
+	// header is what has to go out before any data. It is owned by whoever takes
+	// headerTaken, and written with the first data.
+	header      []byte
+	headerTaken atomic.Bool
+
+	// over counts the directions that have ended, as a set of bits.
+	over atomic.Uint32
+}
+
+const (
+	sendOver    = 1
+	receiveOver = 2
+)
+
+// firstChunk is how much data goes out in one write with the stream's header,
+// in bytes: enough for a small message, and no more than fits one packet.
+const firstChunk = 1024
+
+// finish notes that a direction has ended, for good.
+func (h *halves) finish(direction uint32) {
+	all := uint32(0)
+	if h.send != nil {
+		all |= sendOver
+	}
+	if h.receive != nil {
+		all |= receiveOver
+	}
+	if before := h.over.Or(direction); before != all && before|direction == all {
+		h.session.untrack(h)
+	}
+}
+
+// interrupt lets blocked reads and writes return, without telling the peer yet.
+func (h *halves) interrupt() {
+	past := time.Unix(1, 0)
+	if h.send != nil {
+		_ = h.send.SetWriteDeadline(past)
+	}
+	if h.receive != nil {
+		_ = h.receive.SetReadDeadline(past)
+	}
+}
+
+// abandon ends what is left of the stream of an ended session
+// (draft-ietf-webtrans-http3-16 §6). A direction that was finished is left to
+// be delivered.
+func (h *halves) abandon() {
+	over := h.over.Load()
+	if h.send != nil && over&sendOver == 0 {
+		h.send.CancelWrite(codeSessionGone)
+	}
+	if h.receive != nil && over&receiveOver == 0 {
+		h.receive.CancelRead(codeSessionGone)
+	}
+}
+
+func (h *halves) write(p []byte) (int, error) {
+	if err := h.session.endedWith(); err != nil {
+		return 0, err
+	}
+	written := 0
+	if h.headerTaken.CompareAndSwap(false, true) {
+		first := p[:min(len(p), firstChunk)]
+		n, err := h.writeHeader(first)
+		if err != nil {
+			return n, h.sendError(err)
+		}
+		written = n
+	}
+	n, err := h.send.Write(p[written:])
+	return written + n, h.sendError(err)
+}
+
+// writeHeader writes the header and the first data after it, and returns how
+// much of the data it wrote. What a deadline cut off the header is left for the
+// next write.
+func (h *halves) writeHeader(first []byte) (int, error) {
+	b := make([]byte, 0, len(h.header)+len(first))
+	b = append(append(b, h.header...), first...)
+	n, err := h.send.Write(b)
+	if n < len(h.header) {
+		h.header = h.header[n:]
+		h.headerTaken.Store(false)
+		return 0, err
+	}
+	h.send.SetReliableBoundary()
+	n -= len(h.header)
+	h.header = nil
+	return n, err
+}
+
+func (h *halves) tryWriteAll(p []byte) error {
+	if err := h.session.endedWith(); err != nil {
+		return err
+	}
+	if !h.headerTaken.CompareAndSwap(false, true) {
+		return h.sendError(h.send.TryWriteAll(p))
+	}
+	b := make([]byte, 0, len(h.header)+len(p))
+	b = append(append(b, h.header...), p...)
+	if err := h.send.TryWriteAll(b); err != nil {
+		h.headerTaken.Store(false)
+		return h.sendError(err)
+	}
+	h.send.SetReliableBoundary()
+	h.header = nil
+	return nil
+}
+
+func (h *halves) close() error {
+	if err := h.session.endedWith(); err != nil {
+		return err
+	}
+	if h.headerTaken.CompareAndSwap(false, true) {
+		if _, err := h.writeHeader(nil); err != nil {
+			return h.sendError(err)
+		}
+	}
+	err := h.send.Close()
+	h.finish(sendOver)
+	if err != nil {
+		// QUIC says so only of a stream that was cancelled before, and its context
+		// says by whom.
+		return h.sendError(context.Cause(h.send.Context()))
+	}
+	return nil
+}
+
+func (h *halves) cancelWrite(code uint32) {
+	// The receiver learns of the reset only if it knows the stream's session, so
+	// the header goes first (draft-ietf-webtrans-http3-16 §4.4).
+	if h.headerTaken.CompareAndSwap(false, true) {
+		if h.send.TryWriteAll(h.header) == nil {
+			h.send.SetReliableBoundary()
+		}
+		h.header = nil
+	}
+	h.send.CancelWrite(httpCode(code))
+	h.finish(sendOver)
+}
+
+func (h *halves) read(p []byte) (int, error) {
+	n, err := h.receive.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	var cancelled *quic.StreamError
+	if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
+		h.finish(receiveOver)
+	}
+	return n, h.session.translate(err)
+}
+
+func (h *halves) cancelRead(code uint32) {
+	h.receive.CancelRead(httpCode(code))
+	h.finish(receiveOver)
+}
+
+func (h *halves) onReceiveEnd(f func()) {
+	h.receive.SetReceiveFinalSizeCallback(func(int64) { f() })
+}
+
+// sendError translates an error of the sending side, and takes note of its end.
+func (h *halves) sendError(err error) error {
+	var cancelled *quic.StreamError
+	if errors.As(err, &cancelled) {
+		h.finish(sendOver)
+	}
+	return h.session.translate(err)
+}
+
+// Stream is a bidirectional stream of a session.
+//
+// Of Read, one call may run at a time, and of Write, TryWriteAll and Close
+// together. Everything else is safe at any time.
+type Stream struct{ h halves }
+
+// SendStream is a unidirectional stream that this side opened.
+//
+// Of Write, TryWriteAll and Close together, one call may run at a time.
+// Everything else is safe at any time.
+type SendStream struct{ h halves }
+
+// ReceiveStream is a unidirectional stream that the peer opened.
+//
+// Of Read, one call may run at a time. Everything else is safe at any time.
+type ReceiveStream struct{ h halves }
+
+var (
+	_ io.ReadWriteCloser = (*Stream)(nil)
+	_ io.WriteCloser     = (*SendStream)(nil)
+	_ io.Reader          = (*ReceiveStream)(nil)
+)
+
+// Read reads up to len(p) bytes and waits for at least one. It returns io.EOF
+// after the peer's last byte, and a *[StreamError] if the peer reset the stream,
+// which may overtake bytes that were sent before it.
+func (s *Stream) Read(p []byte) (int, error) { return s.h.read(p) }
+
+// Write writes p, waiting for flow control and the network until all but the
+// last packet's worth has been sent. The error is a *[StreamError] if the peer
+// stopped the stream, [ErrStreamClosed] after Close, and matches
+// os.ErrDeadlineExceeded at the deadline; then some bytes may have been written.
+// The first write on a stream that this side opened carries the stream's header
+// in the same packet; before it the peer does not see the stream.
+func (s *Stream) Write(p []byte) (int, error) { return s.h.write(p) }
+
+// TryWriteAll writes all of p if it can be queued without waiting for flow
+// control. Else it writes nothing and returns an error that matches
+// [ErrWouldBlock]. Nothing tells when a further try would succeed.
+func (s *Stream) TryWriteAll(p []byte) error { return s.h.tryWriteAll(p) }
+
+// Close ends the sending side; the receiving side goes on. The peer reads io.EOF
+// after what was written. On a stream without data it sends the header, and may
+// wait for flow control.
+func (s *Stream) Close() error { return s.h.close() }
+
+// CancelRead tells the peer to stop sending, with an application's code. Reads
+// return a *[StreamError] from then on. After the end was read it does nothing.
+func (s *Stream) CancelRead(code uint32) { s.h.cancelRead(code) }
+
+// CancelWrite resets the sending side, with an application's code. What was
+// written and not yet delivered may be lost. Writes return a *[StreamError] from
+// then on.
+func (s *Stream) CancelWrite(code uint32) { s.h.cancelWrite(code) }
+
+// SetDeadline sets both deadlines. Zero means none.
+func (s *Stream) SetDeadline(t time.Time) error {
+	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+}
+
+// SetReadDeadline bounds present and future reads, whose error then matches
+// os.ErrDeadlineExceeded. Zero means no deadline.
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.h.setReadDeadline(t) }
+
+// SetWriteDeadline bounds present and future writes, whose error then matches
+// os.ErrDeadlineExceeded. Zero means no deadline.
+func (s *Stream) SetWriteDeadline(t time.Time) error { return s.h.setWriteDeadline(t) }
+
+// SetPriority sets how the stream's data is scheduled on this side: urgency 0
+// (first) to 7, and whether it shares its turn with others of the same urgency.
+// The default is 3 and true (RFC 9218 §4).
+func (s *Stream) SetPriority(urgency int8, incremental bool) {
+	s.h.send.SetPriority(urgency, incremental)
+}
+
+// Context returns a context that ends with the sending side: at Close or
+// CancelWrite, when the peer stops the stream, and with the session's connection.
+func (s *Stream) Context() context.Context { return s.h.send.Context() }
+
+// OnReceiveEnd has f run once, when the peer's FIN or reset has arrived, whether
+// or not anyone reads; if it has, f runs before OnReceiveEnd returns. f does not
+// run if the connection ends first. It runs on the connection's loop: it must
+// not block and must not call the session or its streams. A later call replaces f.
+func (s *Stream) OnReceiveEnd(f func()) { s.h.onReceiveEnd(f) }
+
+// StreamID returns the id of the QUIC stream.
+func (s *Stream) StreamID() int64 { return s.h.id }
+
+// Write is as [Stream.Write].
+func (s *SendStream) Write(p []byte) (int, error) { return s.h.write(p) }
+
+// TryWriteAll is as [Stream.TryWriteAll].
+func (s *SendStream) TryWriteAll(p []byte) error { return s.h.tryWriteAll(p) }
+
+// Close is as [Stream.Close].
+func (s *SendStream) Close() error { return s.h.close() }
+
+// CancelWrite is as [Stream.CancelWrite].
+func (s *SendStream) CancelWrite(code uint32) { s.h.cancelWrite(code) }
+
+// SetWriteDeadline is as [Stream.SetWriteDeadline].
+func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.h.setWriteDeadline(t) }
+
+// SetPriority is as [Stream.SetPriority].
+func (s *SendStream) SetPriority(urgency int8, incremental bool) {
+	s.h.send.SetPriority(urgency, incremental)
+}
+
+// Context is as [Stream.Context].
+func (s *SendStream) Context() context.Context { return s.h.send.Context() }
+
+// StreamID is as [Stream.StreamID].
+func (s *SendStream) StreamID() int64 { return s.h.id }
+
+// Read is as [Stream.Read].
+func (s *ReceiveStream) Read(p []byte) (int, error) { return s.h.read(p) }
+
+// CancelRead is as [Stream.CancelRead].
+func (s *ReceiveStream) CancelRead(code uint32) { s.h.cancelRead(code) }
+
+// SetReadDeadline is as [Stream.SetReadDeadline].
+func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.h.setReadDeadline(t) }
+
+// OnReceiveEnd is as [Stream.OnReceiveEnd].
+func (s *ReceiveStream) OnReceiveEnd(f func()) { s.h.onReceiveEnd(f) }
+
+// StreamID is as [Stream.StreamID].
+func (s *ReceiveStream) StreamID() int64 { return s.h.id }
+
+// setReadDeadline never undoes the interruption of an ended session.
+func (h *halves) setReadDeadline(t time.Time) error {
+	err := h.receive.SetReadDeadline(t)
+	if h.session.endedWith() != nil {
+		h.interrupt()
+	}
+	return err
+}
+
+// setWriteDeadline never undoes the interruption of an ended session.
+func (h *halves) setWriteDeadline(t time.Time) error {
+	err := h.send.SetWriteDeadline(t)
+	if h.session.endedWith() != nil {
+		h.interrupt()
+	}
+	return err
+}

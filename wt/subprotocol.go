@@ -1,0 +1,73 @@
+package wt
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/dunglas/httpsfv"
+)
+
+// Fields of the negotiation of subprotocols (draft-ietf-webtrans-http3-16 §3.3).
+const (
+	fieldAvailableProtocols = "Wt-Available-Protocols"
+	fieldProtocol           = "Wt-Protocol"
+)
+
+// parseAvailableProtocols returns the subprotocols that a client offers, in its
+// order of preference. A field that is not a list of strings is ignored as a
+// whole, as the draft asks.
+func parseAvailableProtocols(header http.Header) []string {
+	list, err := httpsfv.UnmarshalList(header.Values(fieldAvailableProtocols))
+	if err != nil {
+		return nil
+	}
+	protocols := make([]string, 0, len(list))
+	for _, member := range list {
+		item, ok := member.(httpsfv.Item)
+		if !ok {
+			return nil
+		}
+		protocol, ok := item.Value.(string)
+		if !ok {
+			return nil
+		}
+		protocols = append(protocols, protocol)
+	}
+	return protocols
+}
+
+// formatAvailableProtocols is the inverse of parseAvailableProtocols. It fails
+// if a protocol has characters that a structured string cannot hold.
+func formatAvailableProtocols(protocols []string) (string, error) {
+	list := make(httpsfv.List, 0, len(protocols))
+	for _, protocol := range protocols {
+		list = append(list, httpsfv.NewItem(protocol))
+	}
+	return httpsfv.Marshal(list)
+}
+
+// parseProtocol returns the subprotocol that a server chose, or "" if it chose
+// none or the field is not a string.
+func parseProtocol(header http.Header) string {
+	item, err := httpsfv.UnmarshalItem(header.Values(fieldProtocol))
+	if err != nil {
+		return ""
+	}
+	protocol, _ := item.Value.(string)
+	return protocol
+}
+
+// formatProtocol is the inverse of parseProtocol.
+func formatProtocol(protocol string) (string, error) {
+	return httpsfv.Marshal(httpsfv.NewItem(protocol))
+}
+
+// chooseProtocol returns the first of supported that is among offered, or "".
+func chooseProtocol(supported, offered []string) string {
+	for _, protocol := range supported {
+		if slices.Contains(offered, protocol) {
+			return protocol
+		}
+	}
+	return ""
+}
