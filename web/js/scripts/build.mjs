@@ -1,0 +1,3 @@
+import { bundle, committed } from "./bundle.mjs";
+
+await bundle(committed);

@@ -1,0 +1,25 @@
+// Bundles the client into one minified module. Everything that could make two
+// builds of the same source differ (paths, banners, source maps) is left out, so
+// that the committed file can be compared with a fresh build byte for byte.
+import { build } from "esbuild";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("..", import.meta.url));
+export const committed = `${root}dist/tidewire.js`;
+
+/** @param {string} outfile */
+export async function bundle(outfile) {
+  await build({
+    absWorkingDir: root,
+    entryPoints: ["src/index.ts"],
+    outfile,
+    bundle: true,
+    format: "esm",
+    platform: "browser",
+    target: "es2022",
+    minify: true,
+    legalComments: "none",
+    banner: { js: "/* tidewire 0.1.0 | Apache-2.0 */" },
+    logLevel: "warning",
+  });
+}

@@ -1,0 +1,1 @@
+export { TidewireError } from "./errors.js";

@@ -1,0 +1,179 @@
+// The golden vectors of the protocol (codec/testdata/vectors), which every
+// implementation reads.
+
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import type { FieldReader } from "../src/envelope.js";
+import { TidewireError } from "../src/errors.js";
+import { FrameBuffer } from "../src/frame-buffer.js";
+import * as frames from "../src/frames.js";
+import { FRAME_OVERHEAD, MAX_FIRST_FRAME } from "../src/limits.js";
+import * as topics from "../src/topics.js";
+import * as broker from "./broker-frames.js";
+import { hex, unhex, uuid } from "./hex.js";
+
+function read<T>(name: string): T[] {
+  const url = new URL(`../../../codec/testdata/vectors/${name}`, import.meta.url);
+  const vectors = JSON.parse(readFileSync(url, "utf8")) as T[];
+  expect(vectors.length, `${name} is empty`).toBeGreaterThan(0);
+  return vectors;
+}
+
+/** A frame type in both directions; a value is what the vectors hold. */
+interface Codec {
+  parse(f: FieldReader): unknown;
+  write(f: FieldReader): Uint8Array;
+  value(f: FieldReader): unknown;
+}
+
+/** Bytes in hex, ids as UUIDs, what is undefined as null. */
+function plain(v: object): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(v).map(([name, field]) => {
+      if (field === undefined) return [name, null];
+      if (!(field instanceof Uint8Array)) return [name, field];
+      return [name, ["client", "publisher"].includes(name) ? uuid(field) : hex(field)];
+    }),
+  );
+}
+
+/** A payload is a struct of its own in the vectors. */
+function withPayload(v: { encoding: number; data: Uint8Array }): unknown {
+  const { encoding, data, ...rest } = v;
+  return { ...plain(rest), payload: { encoding, data: hex(data) } };
+}
+
+function codec<T extends object>(
+  parse: (f: FieldReader) => T,
+  write: (v: T) => Uint8Array,
+  value: (v: T) => unknown = plain,
+): Codec {
+  return { parse, write: (f) => write(parse(f)), value: (f) => value(parse(f)) };
+}
+
+const codecs: Record<string, Codec> = {
+  HELLO: codec(broker.parseHello, frames.writeHello, (h) => ({
+    ...plain(h),
+    resume: h.resume ? plain(h.resume) : { client: null, secret: "" },
+  })),
+  WELCOME: codec(frames.parseWelcome, broker.writeWelcome),
+  AUTH: codec(broker.parseAuth, (a) => frames.writeAuth(a.number, a.token)),
+  AUTHENTICATED: codec(frames.parseAuthenticated, broker.writeAuthenticated),
+  NOTICE: codec(frames.parseNotice, broker.writeNotice),
+  END: codec(frames.parseEnd, broker.writeEnd),
+  FLOW: codec(broker.parseFlow, (f) => frames.writeFlow(f.subscription, f.limit, f.offset)),
+  STREAM_END: codec(frames.parseStreamEnd, broker.writeStreamEnd),
+  SUBSCRIBE: codec(broker.parseSubscribe, (s) =>
+    frames.writeSubscribe(s.number, s.pattern, s.class, s.priority, s.credit),
+  ),
+  SUBSCRIBED: codec(frames.parseSubscribed, broker.writeSubscribed),
+  TOPIC: codec(frames.parseTopic, broker.writeTopic),
+  MESSAGE: codec(frames.parseMessage, broker.writeMessage, withPayload),
+  GAP: codec(frames.parseGap, broker.writeGap),
+  SKIP: codec(frames.parseSkip, broker.writeSkip),
+  PUBLICATION: codec(broker.parsePublication, (p) =>
+    frames.writePublication(p.topic, p.publisher, p.first),
+  ),
+  PUBLISH: codec(
+    broker.parsePublish,
+    (p) =>
+      frames.writePublish(p.sequence, p.topic || undefined, {
+        lossy: p.mode === 1,
+        encoding: p.encoding,
+        data: p.data,
+      }),
+    withPayload,
+  ),
+  ACK: codec(frames.parseAck, broker.writeAck),
+  NACK: codec(frames.parseNack, broker.writeNack),
+};
+
+const maxFrame = (256 << 10) + FRAME_OVERHEAD;
+
+function codecOf(type: string): Codec {
+  const c = codecs[type];
+  if (!c) throw new Error(`no codec for ${type}`);
+  return c;
+}
+
+/** Cuts the one frame from b, handed over in chunks of `size` bytes. */
+function cut(b: Uint8Array, size: number, limit = maxFrame): FieldReader {
+  const buffer = new FrameBuffer();
+  for (let at = 0; at < b.length; at += size) {
+    expect(buffer.next(limit)).toBeUndefined();
+    buffer.push(b.slice(at, at + size));
+  }
+  const frame = buffer.next(limit);
+  expect(buffer.pending).toBe(false);
+  if (!frame) throw new Error("no frame");
+  return frame;
+}
+
+describe("frames.json", () => {
+  interface Vector {
+    name: string;
+    type: string;
+    value: unknown;
+    hex: string;
+  }
+  const vectors = read<Vector>("frames.json");
+
+  test.each(vectors)("$type: $name", (v) => {
+    const b = unhex(v.hex);
+    const c = codecOf(v.type);
+    // A FieldReader is read once: each look needs a frame of its own.
+    expect(cut(b, b.length).type).toBe(frames.Type[v.type as keyof typeof frames.Type]);
+    expect(cut(b, b.length).size).toBe(b.length);
+    for (const size of [b.length, 1, 7]) expect(c.value(cut(b, size))).toEqual(v.value);
+    const written = c.write(cut(b, b.length));
+    // The client speaks version 1 and no other.
+    if (v.name !== "hello of a later version") expect(hex(written)).toBe(v.hex);
+  });
+
+  test("every type has a vector", () => {
+    const seen = new Set(vectors.map((v) => v.type));
+    expect(seen).toEqual(new Set(Object.keys(frames.Type)));
+  });
+});
+
+test.each(read<{ name: string; type: string; hex: string; code: string }>("rejected.json"))(
+  "rejected.json: $type: $name",
+  (v) => {
+    const refused = () => codecOf(v.type).parse(cut(unhex(v.hex), 1 << 20, MAX_FIRST_FRAME));
+    expect(refused).toThrow(TidewireError);
+    expect(refused).toThrow(expect.objectContaining({ codeName: v.code, remote: false }));
+  },
+);
+
+describe("topics", () => {
+  test.each(read<{ name: string; topic: boolean; pattern: boolean; system: boolean }>("topics.json"))(
+    "topics.json: $name",
+    (v) => {
+      const invalidTopic = expect.objectContaining({ codeName: "invalid_topic" });
+      const invalidPattern = expect.objectContaining({ codeName: "invalid_pattern" });
+      const topic = expect(() => topics.checkTopic(v.name));
+      const pattern = expect(() => topics.checkPattern(v.name));
+      if (v.topic) topic.not.toThrow();
+      else topic.toThrow(invalidTopic);
+      if (v.pattern) pattern.not.toThrow();
+      else pattern.toThrow(invalidPattern);
+      if (!v.pattern) return;
+      expect(topics.isSystem(v.name)).toBe(v.system);
+      expect(topics.isExact(v.name)).toBe(v.topic);
+    },
+  );
+
+  test("half a surrogate pair is no character", () => {
+    expect(() => topics.checkTopic("a.\ud800")).toThrow(TidewireError);
+  });
+
+  test.each(read<{ pattern: string; topic: string; match: boolean }>("matches.json"))(
+    "matches.json: $pattern and $topic",
+    (v) => expect(topics.matches(v.pattern, v.topic)).toBe(v.match),
+  );
+
+  test.each(read<{ outer: string; inner: string; contains: boolean }>("contains.json"))(
+    "contains.json: $outer and $inner",
+    (v) => expect(topics.contains(v.outer, v.inner)).toBe(v.contains),
+  );
+});
