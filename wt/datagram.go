@@ -140,8 +140,11 @@ func (s *Session) SendDatagram(ctx context.Context, b []byte) error {
 
 // MaxDatagramSize returns the longest payload, in bytes, that
 // [Session.SendDatagram] takes at present. It grows as the path's MTU is
-// discovered, and may shrink. It is 0 once the connection has ended.
+// discovered, and may shrink. It is 0 once the session has ended.
 func (s *Session) MaxDatagramSize() int {
+	if s.endedWith() != nil {
+		return 0
+	}
 	return max(0, s.conn.datagrams.maxSize()-quicvarint.Len(s.id/4))
 }
 

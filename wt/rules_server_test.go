@@ -1,0 +1,616 @@
+package wt_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidewire/tidewire/wt"
+)
+
+// A server, driven by a client made by hand. Where a rule is tested, its section
+// stands beside it; "draft" is draft-ietf-webtrans-http3-16.
+
+// closeCapsule encodes WT_CLOSE_SESSION.
+func closeCapsule(code uint32, reason string) []byte {
+	return frame(0x2843, append(binary.BigEndian.AppendUint32(nil, code), reason...))
+}
+
+// connectPeer returns a client made by hand with a session, its CONNECT stream,
+// and the server's end of the session.
+func connectPeer(t *testing.T) (*peer, io.ReadWriter, *wt.Session) {
+	t.Helper()
+	sessions := make(chan *wt.Session, 1)
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+	return p, p.session(), <-sessions
+}
+
+// What a server declares, so that clients of every draft connect.
+func TestServerSettings(t *testing.T) {
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), MaxHeaderBytes: 5000})
+	stream := must(p.conn.AcceptUniStream(t.Context()))(t)
+	if typ := must(readVarint(stream))(t); typ != 0 {
+		t.Fatalf("stream of type %#x, want control", typ)
+	}
+	typ, payload := p.readFrame(stream)
+	if typ != 4 {
+		t.Fatalf("frame %#x, want SETTINGS", typ)
+	}
+	got := make(map[uint64]uint64)
+	for r := bytes.NewReader(payload); r.Len() > 0; {
+		got[must(readVarint(r))(t)] = must(readVarint(r))(t)
+	}
+	want := map[uint64]uint64{6: 5000, 8: 1, 0x33: 1, 0x2b603742: 1, 0xc671706a: 1, 0x14e9cd29: 1, 0x2c7cf000: 1}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("SETTINGS %x, want %x", got, want)
+	}
+	if !p.conn.ConnectionState().SupportsStreamResetPartialDelivery.Remote {
+		t.Error("transport parameter reset_stream_at is missing")
+	}
+}
+
+func readVarint(r io.Reader) (uint64, error) {
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(r, first); err != nil {
+		return 0, err
+	}
+	rest := make([]byte, 1<<(first[0]>>6)-1)
+	_, err := io.ReadFull(r, rest)
+	v := uint64(first[0] & 0x3f)
+	for _, c := range rest {
+		v = v<<8 | uint64(c)
+	}
+	return v, err
+}
+
+// Clients of every draft are recognised by settings and token.
+func TestDraftsOfClients(t *testing.T) {
+	cases := map[string]struct {
+		settings []uint64
+		token    string
+		draft    wt.Draft
+	}{
+		"Chromium":       {[]uint64{1, 65536, 7, 100, 0x33, 1, 0x2b603742, 1, 0xffd277, 1}, "webtransport", wt.Draft02},
+		"no declaration": {[]uint64{0x33, 1}, "webtransport", wt.Draft02},
+		"-07":            {[]uint64{0x33, 1, 0xc671706a, 1}, "webtransport", wt.Draft07},
+		"-14":            {[]uint64{0x33, 1, 0x14e9cd29, 1}, "webtransport", wt.Draft14},
+		"-16":            {[]uint64{0x33, 1, 0x2c7cf000, 1}, "webtransport-h3", wt.Draft16},
+		"both tokens":    {[]uint64{0x33, 1, 0x14e9cd29, 1, 0x2c7cf000, 1}, "webtransport", wt.Draft14},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			sessions := make(chan *wt.Session, 1)
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+			p.control(settingsFrame(c.settings...))
+			stream := p.bidi(headers(":method", "CONNECT", ":scheme", "https", ":authority", "localhost", ":path", "/",
+				":protocol", c.token, "sec-webtransport-http3-draft02", "1"))
+			answer := p.readHeaders(stream)
+			if answer[":status"] != "200" {
+				t.Fatalf("answer %v", answer)
+			}
+			if c.draft == wt.Draft02 && answer["sec-webtransport-http3-draft"] != "draft02" {
+				t.Errorf("answer %v lacks the draft", answer)
+			}
+			if s := <-sessions; s.Draft() != c.draft {
+				t.Errorf("draft %v, want %v", s.Draft(), c.draft)
+			}
+		})
+	}
+}
+
+// draft §7.1: a request waits for the client's SETTINGS, but not for ever.
+func TestRequestWaitsForSettings(t *testing.T) {
+	sessions := make(chan *wt.Session, 1)
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+	stream := p.bidi(connectHead())
+	p.control(usualSettings())
+	p.wantStatus(stream, "200")
+	<-sessions
+
+	synctest.Test(t, func(t *testing.T) {
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), HandshakeTimeout: 4 * time.Second})
+		began := time.Now()
+		stream := p.bidi(connectHead())
+		p.wantReset(stream, h3RequestIncomplete)
+		if time.Since(began) != 4*time.Second {
+			t.Errorf("reset after %v", time.Since(began))
+		}
+	})
+}
+
+// A connection without a request is closed.
+func TestHandshakeTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), HandshakeTimeout: 4 * time.Second})
+		began := time.Now()
+		p.control(usualSettings())
+		p.wantClosed(h3NoError)
+		if took := time.Since(began); took < 4*time.Second || took > 5*time.Second {
+			t.Errorf("closed after %v, want 4s", took)
+		}
+	})
+}
+
+// Requests that are not for WebTransport, and malformed ones (RFC 9114 §4).
+func TestOtherRequests(t *testing.T) {
+	answered := map[string]struct {
+		fields []string
+		status string
+	}{
+		"GET":               {[]string{":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/"}, "404"},
+		"plain CONNECT":     {[]string{":method", "CONNECT", ":authority", "localhost:22"}, "405"},
+		"unknown :protocol": {[]string{":method", "CONNECT", ":scheme", "https", ":authority", "localhost", ":path", "/", ":protocol", "websocket"}, "501"},
+		"fields too large":  {[]string{":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", "x", strings.Repeat("x", 17000)}, "431"},
+		"many fields": {append([]string{":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/"},
+			slices.Repeat([]string{"x", "y"}, 500)...), "431"},
+	}
+	for name, c := range answered {
+		t.Run(name, func(t *testing.T) {
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil)})
+			p.control(usualSettings())
+			stream := p.bidi(headers(c.fields...))
+			p.wantStatus(stream, c.status)
+			if rest, err := io.ReadAll(stream); err != nil || len(rest) != 0 {
+				t.Errorf("after the answer: %x, %v", rest, err)
+			}
+		})
+	}
+	malformed := map[string][]string{
+		"uppercase name":            {":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", "X-Up", "1"},
+		"pseudo-header twice":       {":method", "GET", ":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/"},
+		"pseudo-header after field": {":method", "GET", ":scheme", "https", "x", "1", ":authority", "localhost", ":path", "/"},
+		"unknown pseudo-header":     {":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", ":x", "1"},
+		"connection field":          {":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", "connection", "close"},
+		"te":                        {":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", "te", "gzip"},
+		"no path":                   {":method", "GET", ":scheme", "https", ":authority", "localhost"},
+		"no method":                 {":scheme", "https", ":authority", "localhost", ":path", "/"},
+		"no authority":              {":method", "GET", ":scheme", "https", ":path", "/"},
+		"host differs":              {":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", "host", "other"},
+		":protocol with GET":        {":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", ":protocol", "webtransport"},
+		"CONNECT with path":         {":method", "CONNECT", ":authority", "localhost", ":path", "/"},
+		"line break in value":       {":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/", "x", "a\nb"},
+		"scheme http":               {":method", "CONNECT", ":scheme", "http", ":authority", "localhost", ":path", "/", ":protocol", "webtransport"},
+		"path without slash":        {":method", "CONNECT", ":scheme", "https", ":authority", "localhost", ":path", "x", ":protocol", "webtransport"},
+		"path with bad escape":      {":method", "CONNECT", ":scheme", "https", ":authority", "localhost", ":path", "/%zz", ":protocol", "webtransport"},
+	}
+	for name, fields := range malformed {
+		t.Run(name, func(t *testing.T) {
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil)})
+			p.control(usualSettings())
+			p.wantReset(p.bidi(headers(fields...)), h3MessageError)
+		})
+	}
+}
+
+// What ends the whole connection, and with which code.
+func TestConnectionErrors(t *testing.T) {
+	goaway := frame(7, varints(8))
+	cases := map[string]struct {
+		uni  [][]byte // unidirectional streams
+		bidi [][]byte // bidirectional streams
+		fin  bool     // whether the first unidirectional stream ends
+		code uint64
+	}{
+		"RFC 9114 §6.2.1: no SETTINGS first":        {uni: [][]byte{append(varints(0), goaway...)}, code: h3MissingSettings},
+		"RFC 9114 §6.2.1: second control stream":    {uni: [][]byte{append(varints(0), usualSettings()...), append(varints(0), usualSettings()...)}, code: h3StreamCreation},
+		"RFC 9114 §6.2.1: control stream closed":    {uni: [][]byte{append(varints(0), usualSettings()...)}, fin: true, code: h3ClosedCritical},
+		"RFC 9204 §4.2: encoder stream closed":      {uni: [][]byte{varints(2)}, fin: true, code: h3ClosedCritical},
+		"RFC 9204 §4.2: second decoder stream":      {uni: [][]byte{varints(3), varints(3)}, code: h3StreamCreation},
+		"RFC 9114 §6.2.2: push from a client":       {uni: [][]byte{varints(1, 0)}, code: h3StreamCreation},
+		"RFC 9114 §7.2.4: second SETTINGS":          {uni: [][]byte{append(append(varints(0), usualSettings()...), usualSettings()...)}, code: h3FrameUnexpected},
+		"RFC 9114 §7.2.4.1: setting of HTTP/2":      {uni: [][]byte{append(varints(0), settingsFrame(2, 0)...)}, code: h3SettingsError},
+		"RFC 9114 §7.2.4: setting twice":            {uni: [][]byte{append(varints(0), settingsFrame(0x33, 1, 0x33, 1)...)}, code: h3SettingsError},
+		"RFC 9297 §2.1.1: H3_DATAGRAM of 2":         {uni: [][]byte{append(varints(0), settingsFrame(0x33, 2)...)}, code: h3SettingsError},
+		"RFC 9114 §7.1: SETTINGS cut":               {uni: [][]byte{append(varints(0), frame(4, varints(0x33))...)}, code: h3FrameError},
+		"SETTINGS too large":                        {uni: [][]byte{append(varints(0), frame(4, make([]byte, 9000))...)}, code: h3ExcessiveLoad},
+		"RFC 9114 §7.2.1: DATA on control":          {uni: [][]byte{append(append(varints(0), usualSettings()...), data([]byte("x"))...)}, code: h3FrameUnexpected},
+		"RFC 9114 §7.2.8: HTTP/2 frame on control":  {uni: [][]byte{append(append(varints(0), usualSettings()...), frame(6, nil)...)}, code: h3FrameUnexpected},
+		"RFC 9114 §7.2.6: GOAWAY of two varints":    {uni: [][]byte{append(append(varints(0), usualSettings()...), frame(7, varints(1, 1))...)}, code: h3FrameError},
+		"RFC 9114 §5.2: GOAWAY increases":           {uni: [][]byte{bytes.Join([][]byte{varints(0), usualSettings(), goaway, frame(7, varints(12))}, nil)}, code: h3IDError},
+		"RFC 9114 §4.1: DATA before HEADERS":        {bidi: [][]byte{data([]byte("x"))}, code: h3FrameUnexpected},
+		"RFC 9114 §7.2.4: SETTINGS on a request":    {bidi: [][]byte{usualSettings()}, code: h3FrameUnexpected},
+		"RFC 9114 §7.2.8: HTTP/2 frame on request":  {bidi: [][]byte{frame(8, nil)}, code: h3FrameUnexpected},
+		"RFC 9204 §2.2: dynamic table":              {bidi: [][]byte{frame(1, []byte{2, 0, 0x80})}, code: qpackDecompression},
+		"draft §4.3: WT_STREAM after another frame": {bidi: [][]byte{append(frame(0x21, nil), varints(0x41, 0)...)}, code: h3FrameError},
+		"draft §4: session id of a server's stream": {bidi: [][]byte{varints(0x41, 1)}, code: h3IDError},
+		"draft §4: session id of a uni stream":      {uni: [][]byte{varints(0x54, 2)}, code: h3IDError},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil)})
+			for i, b := range c.uni {
+				if stream := p.uni(b); i == 0 && c.fin {
+					check(t, stream.Close())
+				}
+			}
+			for _, b := range c.bidi {
+				p.bidi(b)
+			}
+			p.wantClosed(quicCode(c.code))
+		})
+	}
+	t.Run("RFC 9297 §2.1: datagram without id", func(t *testing.T) {
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil)})
+		check(t, p.conn.SendDatagram([]byte{0xc0}))
+		p.wantClosed(h3DatagramError)
+	})
+}
+
+// Frames and streams of unknown type are ignored (RFC 9114 §9).
+func TestGrease(t *testing.T) {
+	sessions := make(chan *wt.Session, 1)
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+	p.uni(append(varints(0x21+0x1f*7), "grease"...))
+	p.control(append(settingsFrame(0x33, 1, 0x2c7cf000, 1, 0x21+0x1f*3, 5), frame(0x21+0x1f*100, make([]byte, 5000))...))
+	stream := p.bidi(append(frame(0x21, []byte("x")), connectHead()...))
+	p.wantStatus(stream, "200")
+	p.write(stream, append(frame(0x21+0x1f, make([]byte, 3000)), data(closeCapsule(4, "bye"))...))
+	s := <-sessions
+	<-s.Context().Done()
+	wantSessionError(t, context.Cause(s.Context()), wt.Peer, 4, "bye")
+}
+
+// Capsules on the CONNECT stream, well-formed ones.
+func TestCapsules(t *testing.T) {
+	closing := closeCapsule(42, "cut in pieces")
+	each := make([][]byte, 0, len(closing))
+	for i := range closing {
+		each = append(each, data(closing[i:i+1]))
+	}
+	cases := map[string][]byte{
+		"one DATA":             data(closing),
+		"a DATA for each byte": bytes.Join(each, nil),
+		"empty DATA between":   bytes.Join([][]byte{data(closing[:3]), data(), frame(0x40, []byte("unknown")), data(closing[3:])}, nil),
+		"unknown of 1 MB":      data(frame(0x1234567, make([]byte, 1<<20)), closing),
+		"unknown over DATA":    bytes.Join([][]byte{data(varints(0x99, 10), make([]byte, 4)), data(make([]byte, 6), closing)}, nil),
+		"GREASE first":         data(frame(0x17+0x29*9, []byte("grease")), closing),
+	}
+	for name, b := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, stream, session := connectPeer(t)
+			if _, err := stream.Write(b); err != nil {
+				t.Fatal(err)
+			}
+			<-session.Context().Done()
+			wantSessionError(t, context.Cause(session.Context()), wt.Peer, 42, "cut in pieces")
+		})
+	}
+}
+
+// draft §6: capsules that break a rule end the session, and their stream with
+// H3_MESSAGE_ERROR.
+func TestMalformedCapsules(t *testing.T) {
+	cases := map[string]struct {
+		b   []byte
+		fin bool
+	}{
+		"reason too long":      {b: data(closeCapsule(1, strings.Repeat("x", 1025)))},
+		"reason not UTF-8":     {b: data(closeCapsule(1, "\xff"))},
+		"close of three bytes": {b: data(frame(0x2843, []byte{1, 2, 3}))},
+		"huge close":           {b: data(varints(0x2843, 1<<40))},
+		"end within a capsule": {b: data(varints(0x99, 100), make([]byte, 50)), fin: true},
+		"end within a type":    {b: data([]byte{0x80}), fin: true},
+		"data after the close": {b: data(closeCapsule(1, "x"), varints(0x99, 0))},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			sessions := make(chan *wt.Session, 1)
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+			stream := p.session()
+			session := <-sessions
+			p.write(stream, c.b)
+			if c.fin {
+				check(t, stream.Close())
+			}
+			p.wantReset(stream, h3MessageError)
+			<-session.Context().Done()
+		})
+	}
+}
+
+// What ends the connection on a CONNECT stream.
+func TestConnectStreamErrors(t *testing.T) {
+	cases := map[string]struct {
+		b    []byte
+		fin  bool
+		code uint64
+	}{
+		"RFC 9114 §4.4: HEADERS":        {b: headers("x", "y"), code: h3FrameUnexpected},
+		"RFC 9114 §7.2.4: SETTINGS":     {b: usualSettings(), code: h3FrameUnexpected},
+		"draft §4.3: WT_STREAM":         {b: varints(0x41, 0), code: h3FrameError},
+		"RFC 9114 §7.1: end in a frame": {b: varints(0, 10), fin: true, code: h3FrameError},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			sessions := make(chan *wt.Session, 1)
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+			stream := p.session()
+			session := <-sessions
+			p.write(stream, c.b)
+			if c.fin {
+				check(t, stream.Close())
+			}
+			p.wantClosed(quicCode(c.code))
+			<-session.Context().Done()
+		})
+	}
+}
+
+// draft §6: the ways in which a CONNECT stream ends a session.
+func TestConnectStreamEnds(t *testing.T) {
+	t.Run("FIN alone", func(t *testing.T) {
+		sessions := make(chan *wt.Session, 1)
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+		stream := p.session()
+		check(t, stream.Close())
+		session := <-sessions
+		<-session.Context().Done()
+		wantSessionError(t, context.Cause(session.Context()), wt.Peer, 0, "")
+		if rest, err := io.ReadAll(stream); err != nil || len(rest) != 0 {
+			t.Errorf("server's side ended with %x, %v; want FIN", rest, err)
+		}
+	})
+	t.Run("reset", func(t *testing.T) {
+		sessions := make(chan *wt.Session, 1)
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+		stream := p.session()
+		stream.CancelWrite(0x10c)
+		session := <-sessions
+		<-session.Context().Done()
+		wantSessionError(t, context.Cause(session.Context()), wt.Peer, 0, "")
+		p.wantReset(stream, wtSessionGone)
+	})
+	t.Run("server's close unanswered", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			sessions := make(chan *wt.Session, 1)
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+			stream := p.session()
+			session := <-sessions
+			began := time.Now()
+			check(t, session.CloseWithError(7, "answer me"))
+			if time.Since(began) != 2*time.Second {
+				t.Errorf("Close returned after %v, want 2s", time.Since(began))
+			}
+			typ, payload := p.readFrame(stream)
+			if typ != 0 || !bytes.Equal(payload, closeCapsule(7, "answer me")) {
+				t.Errorf("got frame %#x with %x", typ, payload)
+			}
+			p.wantStopped(stream.Context(), wtSessionGone)
+		})
+	})
+	// The close comes before anything that could make a browser drop it.
+	t.Run("order of the server's close", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			sessions := make(chan *wt.Session, 1)
+			p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+			stream := p.session()
+			session := <-sessions
+			open := must(session.OpenStream(t.Context()))(t)
+			check(t, write(open, "x"))
+			theirs := must(p.conn.AcceptStream(t.Context()))(t)
+			closed := make(chan error, 1)
+			go func() { closed <- session.CloseWithError(7, "") }()
+			p.readFrame(stream)
+			if n, err := stream.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Errorf("after the capsule: %d bytes, %v; want FIN", n, err)
+			}
+			if stream.Context().Err() != nil || theirs.Context().Err() != nil {
+				t.Error("a stream was stopped before the peer answered the close")
+			}
+			check(t, stream.Close())
+			check(t, <-closed)
+			p.wantStopped(theirs.Context(), wtSessionGone)
+			p.wantReset(theirs, wtSessionGone)
+		})
+	})
+}
+
+// draft §5.1: without flow control a connection carries one session.
+func TestSecondSession(t *testing.T) {
+	sessions := make(chan *wt.Session, 2)
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+	first := p.session()
+	p.wantReset(p.bidi(connectHead()), h3RequestRejected)
+	p.write(first, data(closeCapsule(0, "")))
+	check(t, first.Close())
+	if _, err := io.ReadAll(first); err != nil {
+		t.Fatal(err)
+	}
+	// One after another is fine.
+	<-sessions
+	p.wantStatus(p.bidi(connectHead()), "200")
+	<-sessions
+}
+
+// draft §4.6: what arrives before its session waits for it, within limits.
+func TestArrivesBeforeSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sessions := make(chan *wt.Session, 1)
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions), MaxPendingStreams: 3, MaxPendingDatagrams: 2})
+		p.control(usualSettings())
+		connect := must(p.conn.OpenStream())(t) // id 0, not yet sent
+		p.bidi(append(varints(0x41, 0), "first"...))
+		synctest.Wait()
+		p.uni(append(varints(0x54, 0), "second"...))
+		synctest.Wait()
+		p.bidi(append(varints(0x41, 0), "third"...))
+		synctest.Wait()
+		excess := p.bidi(append(varints(0x41, 0), "fourth"...))
+		p.wantReset(excess, wtBufferedRejected)
+		p.wantStopped(excess.Context(), wtBufferedRejected)
+		for _, text := range []string{"one", "two", "three"} {
+			check(t, p.conn.SendDatagram(append([]byte{0}, text...)))
+			synctest.Wait()
+		}
+
+		p.write(connect, connectHead())
+		p.wantStatus(connect, "200")
+		session := <-sessions
+		ctx := t.Context()
+		got := make(map[string]bool)
+		for range 2 {
+			b := make([]byte, 10)
+			n := must(must(session.AcceptStream(ctx))(t).Read(b))(t)
+			got[string(b[:n])] = true
+		}
+		b := make([]byte, 10)
+		n := must(must(session.AcceptUniStream(ctx))(t).Read(b))(t)
+		got[string(b[:n])] = true
+		if !got["first"] || !got["second"] || !got["third"] {
+			t.Errorf("streams %v", got)
+		}
+		for _, want := range []string{"one", "two"} {
+			if d := must(session.ReceiveDatagram(ctx))(t); string(d) != want {
+				t.Errorf("datagram %q, want %q", d, want)
+			}
+		}
+		check(t, p.conn.SendDatagram(append([]byte{0}, "four"...)))
+		if d := must(session.ReceiveDatagram(ctx))(t); string(d) != "four" {
+			t.Errorf("datagram %q after the excess one, want %q", d, "four")
+		}
+	})
+}
+
+// A stream whose session does not come is refused at a deadline.
+func TestSessionNeverComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), StreamHeaderTimeout: 3 * time.Second})
+		p.control(usualSettings())
+		began := time.Now()
+		p.wantReset(p.bidi(varints(0x41, 400)), wtBufferedRejected)
+		if time.Since(began) != 3*time.Second {
+			t.Errorf("refused after %v, want 3s", time.Since(began))
+		}
+	})
+}
+
+// Streams of a session that has ended, or was refused, are told so.
+func TestSessionGone(t *testing.T) {
+	p, stream, session := connectPeer(t)
+	open := p.bidi(append(varints(0x41, 0), "x"...))
+	must(session.AcceptStream(t.Context()))(t)
+	if _, err := stream.Write(data(closeCapsule(0, ""))); err != nil {
+		t.Fatal(err)
+	}
+	check(t, stream.(io.Closer).Close())
+	p.wantReset(open, wtSessionGone)
+	p.wantStopped(open.Context(), wtSessionGone)
+	p.wantReset(p.bidi(append(varints(0x41, 0), "late"...)), wtSessionGone)
+
+	t.Run("refused", func(t *testing.T) {
+		release := make(chan struct{})
+		p := dialPeer(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(context.Context, *wt.Request) { <-release })})
+		p.control(usualSettings())
+		request := p.bidi(connectHead())
+		early := p.bidi(append(varints(0x41, 0), "x"...))
+		close(release)
+		p.wantStatus(request, "404")
+		p.wantReset(early, wtSessionGone)
+	})
+}
+
+// A stream that stalls before or within its header blocks no other, and is
+// refused at a deadline.
+func TestStalledHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sessions := make(chan *wt.Session, 1)
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+		p.session()
+		session := <-sessions
+		began := time.Now()
+		stalled := p.bidi([]byte{0x40}) // half of the signal
+		stalledUni := p.uni([]byte{0x40})
+		stalledRequest := p.bidi(varints(1, 100)) // HEADERS without its payload
+		p.bidi(append(varints(0x41, 0), "on time"...))
+		b := make([]byte, 10)
+		n := must(must(session.AcceptStream(t.Context()))(t).Read(b))(t)
+		if string(b[:n]) != "on time" || time.Since(began) != 0 {
+			t.Errorf("read %q after %v", b[:n], time.Since(began))
+		}
+		p.wantReset(stalled, h3RequestIncomplete)
+		p.wantStopped(stalledUni.Context(), h3StreamCreation)
+		p.wantReset(stalledRequest, h3RequestIncomplete)
+		if time.Since(began) != 5*time.Second {
+			t.Errorf("refused after %v, want 5s", time.Since(began))
+		}
+	})
+}
+
+// RFC 9114 §5.2 and draft §4.7: what a server says when it shuts down, and what
+// it still accepts.
+func TestGoAway(t *testing.T) {
+	sessions := make(chan *wt.Session, 1)
+	p, server := dialPeerOf(t, wt.ServerConfig{Handler: accepting(sessions)})
+	control := must(p.conn.AcceptUniStream(t.Context()))(t)
+	must(readVarint(control))(t)
+	p.readFrame(control)
+	stream := p.session()
+	session := <-sessions
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Shutdown(ctx) }()
+	if typ, payload := p.readFrame(control); typ != 7 || !bytes.Equal(payload, varints(4)) {
+		t.Errorf("got frame %#x with %x, want GOAWAY with 4", typ, payload)
+	}
+	if typ, payload := p.readFrame(stream); typ != 0 || !bytes.Equal(payload, varints(0x78ae, 0)) {
+		t.Errorf("got frame %#x with %x, want WT_DRAIN_SESSION", typ, payload)
+	}
+	// The session goes on, streams included; new requests are refused.
+	p.bidi(append(varints(0x41, 0), "x"...))
+	must(session.AcceptStream(t.Context()))(t)
+	p.wantReset(p.bidi(connectHead()), h3RequestRejected)
+	check(t, stream.Close())
+	p.wantClosed(h3NoError)
+	cancel()
+	if err := <-done; err != nil && ctx.Err() == nil {
+		t.Error(err)
+	}
+}
+
+// A client's GOAWAY drains its sessions.
+func TestGoAwayFromClient(t *testing.T) {
+	sessions := make(chan *wt.Session, 1)
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+	control := p.control(usualSettings())
+	p.wantStatus(p.bidi(connectHead()), "200")
+	session := <-sessions
+	if _, err := control.Write(frame(7, varints(0))); err != nil {
+		t.Fatal(err)
+	}
+	<-session.Draining()
+}
+
+// A client that loses interest before the answer ends the handler's context.
+func TestRequestAbandoned(t *testing.T) {
+	ended := make(chan error, 1)
+	p := dialPeer(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(ctx context.Context, _ *wt.Request) {
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+	})})
+	p.control(usualSettings())
+	stream := p.bidi(connectHead())
+	stream.CancelRead(0x10c)
+	wantSessionError(t, <-ended, wt.Peer, 0, "")
+}
+
+// Codes outside the range for applications reach the application raw.
+func TestForeignStreamCode(t *testing.T) {
+	p, _, session := connectPeer(t)
+	stream := p.bidi(append(varints(0x41, 0), "x"...))
+	got := must(session.AcceptStream(t.Context()))(t)
+	must(got.Read(make([]byte, 1)))(t)
+	stream.CancelWrite(0x10c)
+	_, err := got.Read(make([]byte, 1))
+	cancelled, ok := err.(*wt.StreamError)
+	if !ok || cancelled.IsApplication() || cancelled.HTTPCode != 0x10c || !cancelled.Remote {
+		t.Errorf("read returned %#v", err)
+	}
+}

@@ -1,0 +1,233 @@
+package wt_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidewire/tidewire/wt"
+)
+
+// dialTo dials a server of the package over a simulated network.
+func dialTo(t *testing.T, config wt.ServerConfig, dialer wt.Dialer, path string) (*wt.Session, error) {
+	t.Helper()
+	n := newNetwork(t, 0)
+	_, identity := serve(t, n.server, config)
+	dialer.PacketConn = n.client
+	dialer.CertificateHashes = [][32]byte{identity.Hash()}
+	session, err := dialer.Dial(t.Context(), strings.TrimSuffix(serverURL, "/")+path)
+	if err == nil {
+		t.Cleanup(func() { _ = session.Close() })
+	}
+	return session, err
+}
+
+func TestServerConfig(t *testing.T) {
+	identity := must(wt.NewDevIdentity())(t)
+	handler := wt.HandlerFunc(func(context.Context, *wt.Request) {})
+	for name, config := range map[string]wt.ServerConfig{
+		"without TLS":          {Handler: handler},
+		"without handler":      {TLSConfig: identity.TLSConfig()},
+		"negative limit":       {Handler: handler, TLSConfig: identity.TLSConfig(), MaxHeaderBytes: -1},
+		"few unidirectional":   {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingUniStreams: 2},
+		"bad subprotocol":      {Handler: handler, TLSConfig: identity.TLSConfig(), Subprotocols: []string{"ü"}},
+		"several sessions":     {Handler: handler, TLSConfig: identity.TLSConfig(), MaxSessionsPerConnection: 2},
+		"negative timeout":     {Handler: handler, TLSConfig: identity.TLSConfig(), StreamHeaderTimeout: -1},
+		"empty subprotocol":    {Handler: handler, TLSConfig: identity.TLSConfig(), Subprotocols: []string{""}},
+		"negative datagram":    {Handler: handler, TLSConfig: identity.TLSConfig(), MaxQueuedDatagrams: -5},
+		"negative stream":      {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingStreams: -5},
+		"negative uni streams": {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingUniStreams: -5},
+	} {
+		if _, err := wt.NewServer(config); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestRequestFields(t *testing.T) {
+	seen := make(chan *wt.Request, 1)
+	handler := wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
+		if _, err := r.Accept(&wt.AcceptOptions{Status: 204, Header: http.Header{"X-Answer": {"yes"}}}); err != nil {
+			t.Error(err)
+		}
+		seen <- r
+		<-ctx.Done()
+	})
+	_, err := dialTo(t, wt.ServerConfig{Handler: handler}, wt.Dialer{
+		Header: http.Header{"User-Agent": {"tide"}, "X-Twice": {"a", "b"}},
+		Origin: "https://127.0.0.2:4433",
+	}, "/a%20room/x?token=1&token=2")
+	check(t, err)
+	r := <-seen
+	if r.Path != "/a room/x" || r.RawPath != "/a%20room/x?token=1&token=2" || len(r.Query["token"]) != 2 {
+		t.Errorf("path %q, raw %q, query %v", r.Path, r.RawPath, r.Query)
+	}
+	if r.Origin != "https://127.0.0.2:4433" || r.Header.Get("User-Agent") != "tide" || len(r.Header.Values("X-Twice")) != 2 {
+		t.Errorf("origin %q, header %v", r.Origin, r.Header)
+	}
+	if r.RemoteAddr.String() != "127.0.0.1:4432" || r.Draft != wt.Draft16 {
+		t.Errorf("remote %v, draft %v", r.RemoteAddr, r.Draft)
+	}
+}
+
+func TestReject(t *testing.T) {
+	handler := wt.HandlerFunc(func(_ context.Context, r *wt.Request) {
+		if err := r.Reject(200, nil); err == nil {
+			t.Error("rejected with status 200")
+		}
+		if err := r.Reject(http.StatusTeapot, http.Header{"Retry-After": {"5"}}); err != nil {
+			t.Error(err)
+		}
+		if err := r.Reject(http.StatusTeapot, nil); !errors.Is(err, wt.ErrAnswered) {
+			t.Errorf("a second answer: %v", err)
+		}
+		if _, err := r.Accept(nil); !errors.Is(err, wt.ErrAnswered) {
+			t.Errorf("accepted after reject: %v", err)
+		}
+	})
+	_, err := dialTo(t, wt.ServerConfig{Handler: handler}, wt.Dialer{}, "/")
+	var rejected *wt.RejectedError
+	if !errors.As(err, &rejected) || rejected.Status != http.StatusTeapot || rejected.Header.Get("Retry-After") != "5" {
+		t.Fatalf("dial returned %v", err)
+	}
+}
+
+func TestBadAccept(t *testing.T) {
+	handler := wt.HandlerFunc(func(_ context.Context, r *wt.Request) {
+		for _, options := range []*wt.AcceptOptions{
+			{Status: 404}, {Status: 199}, {Subprotocol: "not offered"},
+			{Header: http.Header{"Connection": {"close"}}}, {Header: http.Header{"X": {"a\nb"}}},
+		} {
+			if _, err := r.Accept(options); err == nil {
+				t.Errorf("accepted with %+v", options)
+			}
+		}
+	})
+	// A handler that returns without an answer refuses the request.
+	_, err := dialTo(t, wt.ServerConfig{Handler: handler}, wt.Dialer{}, "/")
+	var rejected *wt.RejectedError
+	if !errors.As(err, &rejected) || rejected.Status != http.StatusNotFound {
+		t.Fatalf("dial returned %v", err)
+	}
+}
+
+func TestHandlerReturnEndsSession(t *testing.T) {
+	handler := wt.HandlerFunc(func(_ context.Context, r *wt.Request) {
+		if _, err := r.Accept(nil); err != nil {
+			t.Error(err)
+		}
+	})
+	session, err := dialTo(t, wt.ServerConfig{Handler: handler}, wt.Dialer{}, "/")
+	check(t, err)
+	<-session.Context().Done()
+	wantSessionError(t, context.Cause(session.Context()), wt.Peer, 0, "")
+}
+
+func TestOrigin(t *testing.T) {
+	cases := []struct {
+		origin  string
+		check   func(*wt.Request) bool
+		welcome bool
+	}{
+		{"", nil, true},
+		{"https://127.0.0.2:4433", nil, true},
+		{"http://127.0.0.2:4433", nil, false},
+		{"https://127.0.0.2", nil, false},
+		{"https://127.0.0.2:4434", nil, false},
+		{"https://evil.example", nil, false},
+		{"https://127.0.0.2:4433.evil.example", nil, false},
+		{"null", nil, false},
+		{"https://app.example", func(r *wt.Request) bool { return r.Origin == "https://app.example" }, true},
+		{"https://127.0.0.2:4433", func(*wt.Request) bool { return false }, false},
+	}
+	for _, c := range cases {
+		t.Run(c.origin, func(t *testing.T) {
+			sessions := make(chan *wt.Session, 1)
+			_, err := dialTo(t, wt.ServerConfig{Handler: accepting(sessions), CheckOrigin: c.check}, wt.Dialer{Origin: c.origin}, "/")
+			var rejected *wt.RejectedError
+			if c.welcome && err != nil || !c.welcome && (!errors.As(err, &rejected) || rejected.Status != http.StatusForbidden) {
+				t.Errorf("welcome %v: dial returned %v", c.welcome, err)
+			}
+		})
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	t.Run("gentle", func(t *testing.T) {
+		n := newNetwork(t, 0)
+		sessions := make(chan *wt.Session, 1)
+		server, identity := serve(t, n.server, wt.ServerConfig{Handler: accepting(sessions)})
+		dialer := wt.Dialer{CertificateHashes: [][32]byte{identity.Hash()}, PacketConn: n.client}
+		client := must(dialer.Dial(t.Context(), serverURL))(t)
+		<-sessions
+		var closing sync.WaitGroup
+		closing.Go(func() {
+			<-client.Draining()
+			_ = client.CloseWithError(1, "drained")
+		})
+		check(t, server.Shutdown(t.Context()))
+		closing.Wait()
+		wantSessionError(t, context.Cause(client.Context()), wt.Us, 1, "drained")
+	})
+	t.Run("late", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork(t, 0)
+			sessions := make(chan *wt.Session, 1)
+			server, identity := serve(t, n.server, wt.ServerConfig{Handler: accepting(sessions)})
+			dialer := wt.Dialer{CertificateHashes: [][32]byte{identity.Hash()}, PacketConn: n.client}
+			client := must(dialer.Dial(t.Context(), serverURL))(t)
+			session := <-sessions
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			began := time.Now()
+			if err := server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 3*time.Second {
+				t.Errorf("Shutdown returned %v after %v", err, time.Since(began))
+			}
+			wantSessionError(t, context.Cause(session.Context()), wt.Transport, 0, "")
+			check(t, client.Close())
+		})
+	})
+}
+
+func TestServeAfterClose(t *testing.T) {
+	identity := must(wt.NewDevIdentity())(t)
+	server := must(wt.NewServer(wt.ServerConfig{
+		Addr: "127.0.0.1:0", TLSConfig: identity.TLSConfig(), Handler: wt.HandlerFunc(func(context.Context, *wt.Request) {}),
+	}))(t)
+	check(t, server.Close())
+	check(t, server.Close())
+	if err := server.ListenAndServe(); !errors.Is(err, wt.ErrServerClosed) {
+		t.Errorf("ListenAndServe returned %v", err)
+	}
+}
+
+// The way to a server on a real socket whose port the system chose.
+func TestListenAndServe(t *testing.T) {
+	identity := must(wt.NewDevIdentity())(t)
+	sessions := make(chan *wt.Session, 1)
+	server := must(wt.NewServer(wt.ServerConfig{Addr: "127.0.0.1:0", TLSConfig: identity.TLSConfig(), Handler: accepting(sessions)}))(t)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.ListenAndServe(); !errors.Is(err, wt.ErrServerClosed) {
+			t.Errorf("ListenAndServe returned %v", err)
+		}
+	})
+	defer serving.Wait()
+	defer func() { check(t, server.Close()) }()
+	addr := server.Addr(t.Context())
+	dialer := wt.Dialer{CertificateHashes: [][32]byte{identity.Hash()}}
+	client := must(dialer.Dial(t.Context(), "https://localhost:"+portOf(addr)+"/"))(t)
+	<-sessions
+	check(t, client.Close())
+}
+
+func portOf(addr net.Addr) string {
+	_, port, _ := net.SplitHostPort(addr.String())
+	return port
+}
