@@ -1,0 +1,229 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// ErrClosed is returned by calls to a Broker that is shut down.
+var ErrClosed = errors.New("broker: closed")
+
+// Broker routes messages between the sessions of its clients. Its methods may be
+// called concurrently. Make one with New, and end it with Shutdown or Close.
+type Broker struct {
+	// Static after New.
+	config   Config
+	log      *slog.Logger
+	base     time.Time // where the broker's clock begins (PROTOCOL §4.3)
+	resume   *resumeKey
+	router   *router
+	topics   *topicTable
+	bus      Bus
+	budget   *budget
+	counters counters
+
+	mu       sync.Mutex
+	sessions map[*session]struct{} // guarded by mu
+	byClient map[codec.ID]*session // welcomed sessions; guarded by mu
+	closing  bool                  // no session begins any more; guarded by mu
+	closed   bool                  // nothing is published any more; guarded by mu
+	wg       sync.WaitGroup        // sessions and drains; Add under mu, while not closing
+}
+
+// New makes a broker. The error tells what is wrong with the configuration, or
+// why the bus could not be opened.
+func New(config Config) (*Broker, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{
+		config:   config,
+		log:      config.Logger,
+		base:     time.Now().Truncate(time.Millisecond),
+		resume:   newResumeKey(),
+		router:   new(router),
+		budget:   &budget{limit: config.MaxBytes},
+		sessions: make(map[*session]struct{}),
+		byClient: make(map[codec.ID]*session),
+	}
+	b.topics = &topicTable{max: config.MaxTopics, broker: b, byName: make(map[string]*topic)}
+	b.bus, err = config.Bus((*sink)(b))
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// sink is the broker as its bus sees it.
+type sink Broker
+
+// Sequence implements Sink.
+func (s *sink) Sequence(m Message) (Position, error) { return (*Broker)(s).sequence(m) }
+
+// Lost implements Sink.
+func (s *sink) Lost(pattern string) {
+	for _, sub := range s.router.exactly(nil, pattern) {
+		sub.session.lost(sub)
+	}
+}
+
+// Publish publishes a message from within the process, with the authority of the
+// broker itself: system topics too. The value becomes a payload as codec.Encode
+// says. The position is the one that the bus gave; delivery is not waited for.
+//
+// The error is a *codec.Error for a bad topic (CodeInvalidTopic), a payload above
+// the limit (CodePayloadTooLarge) or a bus that does not take it, and ErrClosed
+// after Shutdown.
+func (b *Broker) Publish(ctx context.Context, topic string, value any) (Position, error) {
+	return b.publishValue(ctx, topic, value, codec.ModeReliable)
+}
+
+// PublishLossy is Publish for a message of which only the newest counts: it
+// travels by datagram where it can (PROTOCOL §9).
+func (b *Broker) PublishLossy(ctx context.Context, topic string, value any) (Position, error) {
+	return b.publishValue(ctx, topic, value, codec.ModeLossy)
+}
+
+func (b *Broker) publishValue(ctx context.Context, topic string, value any, mode codec.Mode) (Position, error) {
+	if err := codec.CheckTopic(topic); err != nil {
+		return Position{}, err
+	}
+	p, err := codec.Encode(value)
+	if err != nil {
+		return Position{}, err
+	}
+	if err := b.checkPayload(p); err != nil {
+		return Position{}, err
+	}
+	b.mu.Lock()
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		return Position{}, ErrClosed
+	}
+	return b.bus.Publish(ctx, Message{Topic: topic, Mode: mode, Payload: p})
+}
+
+func (b *Broker) checkPayload(p codec.Payload) error {
+	if n := uint64(len(p.Data)); n > b.config.Limits.Payload {
+		return codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the limit is %d", n, b.config.Limits.Payload)
+	}
+	return nil
+}
+
+// maxFrame is the longest body of a frame that a client may send after HELLO.
+func (b *Broker) maxFrame() int { return int(b.config.Limits.Payload) + codec.FrameOverhead }
+
+// background runs f on a goroutine that Shutdown waits for. It reports false, and
+// does not run it, once Shutdown has begun.
+func (b *Broker) background(f func()) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
+		return false
+	}
+	b.wg.Go(f)
+	return true
+}
+
+// sessionCount returns the sessions that were welcomed.
+func (b *Broker) sessionCount() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(len(b.byClient))
+}
+
+// register takes note of a session that begins.
+func (b *Broker) register(s *session) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closing:
+		return codec.Errorf(codec.CodeShuttingDown, "the broker is shutting down")
+	case len(b.sessions) >= b.config.MaxSessions:
+		return codec.Errorf(codec.CodeTooManySessions, "the broker has its %d sessions", b.config.MaxSessions)
+	}
+	b.sessions[s] = struct{}{}
+	b.wg.Add(1)
+	return nil
+}
+
+// unregister forgets a session that has ended.
+func (b *Broker) unregister(s *session) {
+	b.mu.Lock()
+	delete(b.sessions, s)
+	if b.byClient[s.id] == s {
+		delete(b.byClient, s.id)
+	}
+	b.mu.Unlock()
+	b.wg.Done()
+}
+
+// claim makes s the session of its client id, and returns the one that was.
+func (b *Broker) claim(s *session) (replaced *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	replaced = b.byClient[s.id]
+	b.byClient[s.id] = s
+	return replaced
+}
+
+// Shutdown ends the broker gracefully: it takes no new session, tells each one,
+// lets its queues drain and its streams end, and then closes the bus. When ctx
+// ends first, what is left is ended at once, and Shutdown returns ctx's error.
+func (b *Broker) Shutdown(ctx context.Context) error {
+	b.mu.Lock()
+	b.closing = true
+	sessions := make([]*session, 0, len(b.sessions))
+	for s := range b.sessions {
+		sessions = append(sessions, s)
+	}
+	b.mu.Unlock()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(b.config.TokenGrace)
+	}
+	for _, s := range sessions {
+		s.drain(deadline)
+	}
+	ended := make(chan struct{})
+	go func() { // ends when the sessions have: Shutdown waits for it below
+		b.wg.Wait()
+		close(ended)
+	}()
+	var err error
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+		for _, s := range sessions {
+			s.fail(codec.Errorf(codec.CodeShuttingDown, "the broker has stopped"))
+		}
+		<-ended
+	}
+	b.mu.Lock()
+	wasClosed := b.closed
+	b.closed = true
+	b.mu.Unlock()
+	if wasClosed {
+		return err
+	}
+	return errors.Join(err, b.bus.Close(ctx))
+}
+
+// Close ends the broker at once: sessions end with CodeShuttingDown, and what is
+// queued is lost. It waits until everything has ended.
+func (b *Broker) Close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := b.Shutdown(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

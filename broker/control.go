@@ -1,0 +1,120 @@
+package broker
+
+import (
+	"io"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// readControl reads the control stream until the session ends (PROTOCOL §5). A
+// fault on it ends the session.
+func (s *session) readControl(r *codec.Reader) {
+	r.SetMaxFrame(s.broker.maxFrame() + codec.MaxFirstFrame)
+	for {
+		f, err := r.Next()
+		if err != nil {
+			switch {
+			case err == io.EOF:
+				err = errDone
+			case s.conn.Context().Err() == nil:
+				err = asCoded(err, codec.CodeProtocolViolation)
+			}
+			s.fail(err)
+			return
+		}
+		if err := s.handleControl(f); err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+// handleControl does what one control frame says. An error ends the session.
+func (s *session) handleControl(f codec.Frame) error {
+	switch f.Type {
+	case codec.TypeFlow:
+		w, err := codec.ParseFlow(f)
+		if err != nil {
+			return err
+		}
+		s.grant(w)
+	case codec.TypePublish:
+		m, err := codec.ParsePublish(f)
+		if err != nil {
+			return err
+		}
+		s.publishOnce(m)
+	case codec.TypeAuth:
+		a, err := codec.ParseAuth(f)
+		if err != nil {
+			return err
+		}
+		s.reauthenticate(a)
+	default:
+		return unexpected(f.Type)
+	}
+	return nil
+}
+
+// publishOnce publishes a PUBLISH of the control stream and answers it.
+func (s *session) publishOnce(m codec.Publish) {
+	pos, err := Position{}, codec.CheckTopic(m.Topic)
+	if err == nil {
+		err = s.permitPublish(m.Topic)
+	}
+	if err == nil {
+		pos, err = s.publish(m.Topic, m)
+	}
+	if err != nil {
+		s.broker.counters.rejected.Add(1)
+	}
+	switch {
+	case m.Sequence == 0:
+	case err != nil:
+		s.sendControl(appendNack(nil, m.Sequence, err, codec.Optional{}))
+	default:
+		s.sendControl(codec.AppendAck(nil, codec.Ack{Sequence: m.Sequence, Epoch: pos.Epoch, Offsets: []uint64{pos.Offset}}))
+	}
+}
+
+// appendNack appends the answer to what was refused with err.
+func appendNack(b []byte, sequence uint64, err error, limit codec.Optional) []byte {
+	e := endOf(err)
+	return codec.AppendNack(b, codec.Nack{Sequence: sequence, Code: e.Code, Reason: e.Reason, Retry: e.Retry, Limit: limit})
+}
+
+// reauthenticate replaces the token in place (PROTOCOL §5.3).
+func (s *session) reauthenticate(a codec.Auth) {
+	p, err := s.authenticate(a.Token)
+	if err == nil && p.ID() != s.who().ID() {
+		err = codec.Errorf(codec.CodeUnauthorized, "the token is of another principal")
+	}
+	if err != nil {
+		s.sendControl(appendNack(nil, a.Number, err, codec.Optional{}))
+		return
+	}
+	s.setPrincipal(p)
+	s.sendControl(codec.AppendAuthenticated(nil, codec.Authenticated{Number: a.Number, Expires: s.expires(p)}))
+
+	s.mu.Lock()
+	subs := make([]*subscription, 0, len(s.subs))
+	for _, sub := range s.subs {
+		subs = append(subs, sub)
+	}
+	pubs := make([]*publication, 0, len(s.pubs))
+	for _, pub := range s.pubs {
+		pubs = append(pubs, pub)
+	}
+	s.mu.Unlock()
+	end := codec.End{Code: codec.CodePermissionRevoked, Reason: "the new token does not permit it"}
+	for _, sub := range subs {
+		if !p.CanSubscribe(sub.pattern) {
+			s.revoke(sub, end)
+		}
+	}
+	for _, pub := range pubs {
+		if !p.CanPublish(pub.topic.name) {
+			pub.end(end)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package broker
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// publication is a session's channel into a topic. The goroutine that serves its
+// stream reads it; answers go through its outlet.
+type publication struct {
+	// Static after construction.
+	session *session
+	topic   *topic // pinned
+	stream  Stream
+	out     *outlet
+
+	ended atomic.Bool // END was queued: what still comes is not published
+
+	// Owned by read.
+	next     uint64 // the sequence of the next PUBLISH
+	received uint64 // bytes of PUBLISH frames
+
+	acks acks // guarded by the session's mu
+}
+
+// openPublication begins a publication; first is the first frame of its stream.
+func (s *session) openPublication(stream Stream, first codec.Frame) (*publication, error) {
+	f, err := codec.ParsePublication(first)
+	if err != nil {
+		return nil, err
+	}
+	if !f.Publisher.IsZero() && f.Publisher != s.id {
+		return nil, codec.Errorf(codec.CodeUnauthorized, "the publisher is another client's id")
+	}
+	if err := s.permitPublish(f.Topic); err != nil {
+		return nil, err
+	}
+	b := s.broker
+	tp, err := b.topics.get(f.Topic, true)
+	if err != nil {
+		return nil, err
+	}
+	p := &publication{session: s, topic: tp, stream: stream, next: f.First, out: newOutlet(stream, rankControl)}
+	p.out.acks = &p.acks
+	p.out.done = p.finished
+	p.acks.limit = b.config.Limits.PublicationCredit
+	p.acks.told = p.acks.limit
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopped || s.draining:
+		err = codec.Errorf(codec.CodeShuttingDown, "the session ends")
+	case s.pubs[f.Topic] != nil:
+		err = codec.Errorf(codec.CodeUnexpectedFrame, "a publication to %q is open", f.Topic)
+	case uint64(len(s.pubs)) >= b.config.Limits.Publications:
+		err = codec.Errorf(codec.CodeTooManyPublications, "the session has its %d publications", b.config.Limits.Publications)
+	}
+	if err != nil {
+		tp.unpin()
+		return nil, err
+	}
+	s.pubs[tp.name] = p
+	b.counters.publications.Add(1)
+	return p, nil
+}
+
+// read reads PUBLISH frames until the client's FIN, a fault, or the end of the
+// session.
+func (p *publication) read(r *codec.Reader) {
+	s := p.session
+	r.SetMaxFrame(s.broker.maxFrame())
+	credit := s.broker.config.Limits.PublicationCredit
+	for {
+		f, err := r.Next()
+		switch {
+		case err == io.EOF:
+			p.end(codec.End{Code: codec.CodeOK})
+			return
+		case err != nil:
+			if _, coded := errors.AsType[*codec.Error](err); !coded {
+				// The client has reset the stream, or the connection is gone.
+				p.end(codec.End{Code: codec.CodeOK})
+				return
+			}
+			p.end(endOf(err))
+			return
+		case p.ended.Load():
+			return
+		case f.Type != codec.TypePublish:
+			p.end(endOf(unexpected(f.Type)))
+			return
+		}
+		if p.received >= p.granted() {
+			p.end(codec.End{Code: codec.CodeCreditExceeded, Reason: "more than the publication's credit"})
+			return
+		}
+		p.received += uint64(f.Size())
+		pos, err := p.publish(f)
+		if errors.Is(err, errOutOfSequence) {
+			p.end(endOf(err))
+			return
+		}
+		if err != nil {
+			s.broker.counters.rejected.Add(1)
+		}
+		s.mu.Lock()
+		p.acks.addLocked(p.next, pos, err, p.received+credit)
+		s.scheduleLocked(p.out)
+		s.mu.Unlock()
+		p.next++
+	}
+}
+
+// errOutOfSequence ends a publication: nothing that follows could be answered.
+var errOutOfSequence = &codec.Error{Code: codec.CodeUnexpectedFrame, Reason: "PUBLISH out of sequence, or with a topic"}
+
+// publish publishes the message of one PUBLISH frame.
+func (p *publication) publish(f codec.Frame) (Position, error) {
+	m, err := codec.ParsePublish(f)
+	if err != nil {
+		return Position{}, err // answered by NACK: the frames after it are whole
+	}
+	if m.Sequence != p.next || m.Topic != "" {
+		return Position{}, errOutOfSequence
+	}
+	return p.session.publish(p.topic.name, m)
+}
+
+// granted returns the credit that the client has been given, in bytes since the
+// beginning. What waits to be told counts: the client may have it any moment.
+func (p *publication) granted() uint64 {
+	p.session.mu.Lock()
+	defer p.session.mu.Unlock()
+	return p.acks.limit
+}
+
+// end ends the publication after what is to be answered.
+func (p *publication) end(e codec.End) {
+	p.session.mu.Lock()
+	defer p.session.mu.Unlock()
+	p.endLocked(e)
+}
+
+func (p *publication) endLocked(e codec.End) {
+	if p.out.end || p.out.gone {
+		return
+	}
+	p.ended.Store(true)
+	p.out.end = true
+	p.out.queue.push(entry{frame: codec.AppendEnd(p.acks.appendLocked(nil), e)})
+	p.session.scheduleLocked(p.out)
+}
+
+// finished is called by the writer when the stream has got its END and FIN, or
+// has failed. It ends the reading too.
+func (p *publication) finished(err error) {
+	s := p.session
+	p.ended.Store(true)
+	if err != nil {
+		p.stream.CancelWrite(uint32(codec.CodeSlowSubscriber))
+	}
+	p.stream.CancelRead(uint32(codec.CodeOK))
+	s.mu.Lock()
+	delete(s.pubs, p.topic.name)
+	s.mu.Unlock()
+	p.close()
+	s.checkDrained()
+}
+
+// close lets the topic go.
+func (p *publication) close() {
+	p.topic.unpin()
+	p.session.broker.counters.publications.Add(-1)
+}
+
+// acks gathers the answers of a publication until they can be written, so that
+// many messages share one ACK. Guarded by the session's mu.
+type acks struct {
+	frames  []byte // answers that are made; what follows comes after them
+	first   uint64 // sequence of the first of offsets
+	epoch   uint64
+	offsets []uint64
+	limit   uint64 // the credit to tell
+	told    uint64 // the credit that was told
+}
+
+// addLocked takes the answer to one PUBLISH, and the credit that goes with it.
+func (a *acks) addLocked(sequence uint64, pos Position, err error, limit uint64) {
+	if err != nil {
+		a.closeLocked()
+		a.limit, a.told = limit, limit
+		a.frames = appendNack(a.frames, sequence, err, codec.Some(limit))
+		return
+	}
+	if len(a.offsets) > 0 && (a.epoch != pos.Epoch || len(a.offsets) == codec.MaxAckBatch || a.offsets[len(a.offsets)-1] >= pos.Offset) {
+		a.closeLocked()
+	}
+	if len(a.offsets) == 0 {
+		a.first, a.epoch = sequence, pos.Epoch
+	}
+	a.offsets = append(a.offsets, pos.Offset)
+	a.limit = limit
+}
+
+// closeLocked makes the ACK of what was gathered.
+func (a *acks) closeLocked() {
+	if len(a.offsets) == 0 {
+		return
+	}
+	a.frames = codec.AppendAck(a.frames, codec.Ack{Sequence: a.first, Epoch: a.epoch, Offsets: a.offsets, Limit: codec.Some(a.limit)})
+	a.told = a.limit
+	a.offsets = a.offsets[:0]
+}
+
+func (a *acks) pending() bool { return len(a.frames) > 0 || len(a.offsets) > 0 }
+
+// appendLocked appends the answers to b.
+func (a *acks) appendLocked(b []byte) []byte {
+	a.closeLocked()
+	b = append(b, a.frames...)
+	a.frames = a.frames[:0]
+	if cap(a.frames) > 4<<10 {
+		a.frames = nil
+	}
+	return b
+}

@@ -1,0 +1,103 @@
+package broker
+
+import "sync/atomic"
+
+// DropReason tells why a message, or a datagram on its way up, was dropped.
+type DropReason int
+
+// The reasons. Each drop is counted under exactly one.
+const (
+	// DropOverflow: the queue of a subscription was full.
+	DropOverflow DropReason = iota
+	// DropBudget: the queues of all subscriptions together were full.
+	DropBudget
+	// DropConflated: a newer message of the topic took its place.
+	DropConflated
+	// DropDatagram: the transport did not take a datagram.
+	DropDatagram
+	// DropEnded: the subscription ended while the message waited.
+	DropEnded
+	// DropBadDatagram: a client's datagram was no PUBLISH that it may send.
+	DropBadDatagram
+	// DropRateLimited: a client's datagram was above its rate.
+	DropRateLimited
+	dropReasons
+)
+
+// String returns the reason as a metric's label.
+func (r DropReason) String() string {
+	names := [...]string{"overflow", "budget", "conflated", "datagram", "ended", "bad_datagram", "rate_limited"}
+	return names[r]
+}
+
+// Stats are the broker's counters and gauges at one moment. Counters count from
+// the broker's beginning.
+type Stats struct {
+	Sessions      int64 // now
+	Subscriptions int64 // now
+	Publications  int64 // now
+	Topics        int64 // now
+	QueuedBytes   int64 // now: what waits for subscriptions
+
+	SessionsTotal   uint64 // welcomed
+	SessionsRefused uint64 // ended before WELCOME
+	Published       uint64 // messages sequenced
+	PublishedBytes  uint64 // their payloads
+	Rejected        uint64 // messages refused
+	Delivered       uint64 // messages handed to streams and datagrams
+	DeliveredBytes  uint64 // their frames
+	Gaps            uint64 // GAP frames sent
+	Dropped         map[DropReason]uint64
+}
+
+// counters are the broker's own; each is used atomically.
+type counters struct {
+	subscriptions, publications         atomic.Int64
+	sessionsTotal, sessionsRefused      atomic.Uint64
+	published, publishedBytes, rejected atomic.Uint64
+	delivered, deliveredBytes, gaps     atomic.Uint64
+	dropped                             [dropReasons]atomic.Uint64
+}
+
+func (c *counters) drop(r DropReason, n uint64) { c.dropped[r].Add(n) }
+
+// Stats returns the broker's counters and gauges.
+func (b *Broker) Stats() Stats {
+	s := Stats{
+		Sessions:        b.sessionCount(),
+		Subscriptions:   b.counters.subscriptions.Load(),
+		Publications:    b.counters.publications.Load(),
+		Topics:          int64(b.topics.count()),
+		QueuedBytes:     b.budget.used.Load(),
+		SessionsTotal:   b.counters.sessionsTotal.Load(),
+		SessionsRefused: b.counters.sessionsRefused.Load(),
+		Published:       b.counters.published.Load(),
+		PublishedBytes:  b.counters.publishedBytes.Load(),
+		Rejected:        b.counters.rejected.Load(),
+		Delivered:       b.counters.delivered.Load(),
+		DeliveredBytes:  b.counters.deliveredBytes.Load(),
+		Gaps:            b.counters.gaps.Load(),
+		Dropped:         make(map[DropReason]uint64, dropReasons),
+	}
+	for r := range dropReasons {
+		s.Dropped[r] = b.counters.dropped[r].Load()
+	}
+	return s
+}
+
+// budget bounds the bytes that wait for all subscriptions together.
+type budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// take reports whether n more bytes may wait, and counts them if so.
+func (b *budget) take(n int) bool {
+	if b.used.Add(int64(n)) > b.limit {
+		b.used.Add(-int64(n))
+		return false
+	}
+	return true
+}
+
+func (b *budget) give(n int) { b.used.Add(-int64(n)) }

@@ -1,0 +1,273 @@
+package broker
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// topicTable holds the topics of a broker, at most max of them.
+type topicTable struct {
+	max    int
+	broker *Broker
+
+	mu     sync.RWMutex
+	byName map[string]*topic // guarded by mu
+	last   uint64            // the last number given; guarded by mu
+}
+
+// topic is one topic's sequence and its way to the subscriptions.
+//
+// Whoever appends to a topic that nobody drains, drains it: takes what is
+// pending, delivers it without holding the lock, and again until nothing is.
+// So messages are delivered in the order of their offsets, in batches under
+// load, and no lock is held across encoding or delivery. The alternative, to
+// deliver under the topic's lock, makes every publisher wait for the fan-out of
+// the one before it.
+type topic struct {
+	// Static after construction.
+	broker *Broker
+	name   string
+	num    uint64 // the topic's number on the wire; never given again
+	epoch  uint64
+
+	pins atomic.Int64 // subscriptions and publications that hold the topic
+	used atomic.Int64 // when the last message came, in ms of the broker's clock
+
+	mu       sync.Mutex
+	room     sync.Cond   // signalled when pending was taken
+	offset   uint64      // of the last message; guarded by mu
+	reliable uint64      // offset of the last reliable message; 0: none; guarded by mu
+	pending  []sequenced // in order; guarded by mu
+	draining bool        // guarded by mu
+	evicted  bool        // guarded by mu; then nothing is appended
+
+	// Owned by whoever drains.
+	spare      []sequenced
+	deliveries []delivery
+	subs       []*subscription
+	generation uint64 // of the router, when subs was made
+	matched    bool
+}
+
+// sequenced is a message that has its place in the topic.
+type sequenced struct {
+	Message
+	offset   uint64
+	time     uint64         // ms of the broker's clock
+	reliable codec.Optional // as in MESSAGE
+}
+
+// delivery is a message on its way to subscriptions: encoded once, never changed.
+type delivery struct {
+	topic    *topic
+	frame    []byte
+	offset   uint64
+	previous uint64 // offset of the message before it
+	lossy    bool
+}
+
+const (
+	// maxPending bounds what waits in one topic for the goroutine that drains it.
+	// A publisher beyond it waits until that has been taken.
+	maxPending = 1024
+	// drainRounds is how often a publisher drains before a goroutine of the broker
+	// takes over, so that no publisher works for the others for ever.
+	drainRounds = 4
+)
+
+// get returns the topic, pinned if pin is set; it makes it if need be.
+func (t *topicTable) get(name string, pin bool) (*topic, error) {
+	t.mu.RLock()
+	tp := t.byName[name]
+	if tp != nil && pin {
+		tp.pins.Add(1)
+	}
+	t.mu.RUnlock()
+	if tp != nil {
+		return tp, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if tp := t.byName[name]; tp != nil {
+		if pin {
+			tp.pins.Add(1)
+		}
+		return tp, nil
+	}
+	if len(t.byName) >= t.max && !t.evictLocked() {
+		return nil, codec.Errorf(codec.CodeOverloaded, "the broker holds %d topics, and all are in use", t.max)
+	}
+	t.last++
+	tp = &topic{broker: t.broker, name: strings.Clone(name), num: t.last, epoch: newEpoch()}
+	tp.room.L = &tp.mu
+	tp.used.Store(int64(t.broker.now()))
+	if pin {
+		tp.pins.Add(1)
+	}
+	t.byName[tp.name] = tp
+	return tp, nil
+}
+
+// evictLocked removes a topic that nothing holds: the one idle for longest among
+// a few that are looked at. It reports whether it found one.
+func (t *topicTable) evictLocked() bool {
+	const look = 16
+	var oldest *topic
+	seen := 0
+	for _, tp := range t.byName { // in random order
+		if tp.pins.Load() > 0 {
+			continue
+		}
+		if oldest == nil || tp.used.Load() < oldest.used.Load() {
+			oldest = tp
+		}
+		if seen++; seen == look {
+			break
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	oldest.mu.Lock()
+	oldest.evicted = true
+	oldest.mu.Unlock()
+	delete(t.byName, oldest.name)
+	return true
+}
+
+func (t *topicTable) count() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.byName)
+}
+
+// unpin takes back the pin of get.
+func (tp *topic) unpin() { tp.pins.Add(-1) }
+
+// newEpoch returns a random epoch (PROTOCOL §4.2).
+func newEpoch() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails: see crypto/rand
+	return binary.BigEndian.Uint64(b[:]) % codec.MaxEpoch
+}
+
+// position returns where the topic stands.
+func (tp *topic) position() Position {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	return Position{tp.epoch, tp.offset}
+}
+
+// append gives m its place, and delivers what is pending unless somebody else
+// does. ok is false if the topic was evicted meanwhile.
+func (tp *topic) append(m Message) (pos Position, ok bool) {
+	tp.mu.Lock()
+	for len(tp.pending) >= maxPending && !tp.evicted {
+		tp.room.Wait()
+	}
+	if tp.evicted {
+		tp.mu.Unlock()
+		return Position{}, false
+	}
+	tp.offset++
+	s := sequenced{Message: m, offset: tp.offset, time: tp.broker.now()}
+	if m.Mode == codec.ModeLossy {
+		s.reliable = codec.Some(0)
+		if tp.reliable > 0 {
+			s.reliable.Value = tp.offset - tp.reliable
+		}
+	} else {
+		tp.reliable = tp.offset
+	}
+	tp.pending = append(tp.pending, s)
+	drain := !tp.draining
+	tp.draining = true
+	tp.mu.Unlock()
+	tp.used.Store(int64(s.time))
+	if drain {
+		tp.drain(drainRounds)
+	}
+	return Position{tp.epoch, s.offset}, true
+}
+
+// drain delivers what is pending. After so many rounds a goroutine of the broker
+// goes on in its place; 0 rounds are without end.
+func (tp *topic) drain(rounds int) {
+	for round := 1; ; round++ {
+		tp.mu.Lock()
+		if len(tp.pending) == 0 {
+			tp.draining = false
+			tp.mu.Unlock()
+			return
+		}
+		if rounds > 0 && round > rounds && tp.broker.background(func() { tp.drain(0) }) {
+			tp.mu.Unlock()
+			return
+		}
+		batch := tp.pending
+		tp.pending = tp.spare[:0]
+		tp.room.Broadcast()
+		tp.mu.Unlock()
+		tp.deliver(batch)
+		clear(batch)
+		tp.spare = batch
+	}
+}
+
+// deliver encodes each message once and hands it to every subscription that
+// matches. The caller drains the topic.
+func (tp *topic) deliver(batch []sequenced) {
+	if gen := tp.broker.router.generation.Load(); !tp.matched || gen != tp.generation {
+		clear(tp.subs)
+		tp.subs = tp.broker.router.match(tp.subs[:0], tp.name)
+		tp.generation, tp.matched = gen, true
+	}
+	if len(tp.subs) == 0 {
+		return
+	}
+	tp.deliveries = tp.deliveries[:0]
+	for i := range batch {
+		s := &batch[i]
+		frame := codec.AppendMessage(make([]byte, 0, len(s.Payload.Data)+messageOverhead), codec.Message{
+			Topic:     tp.num,
+			Offset:    s.offset,
+			Previous:  1, // offsets of a broker are dense
+			Time:      s.time,
+			Payload:   s.Payload,
+			Publisher: s.Publisher,
+			Reliable:  s.reliable,
+		})
+		tp.deliveries = append(tp.deliveries, delivery{tp, frame, s.offset, s.offset - 1, s.reliable.Set})
+	}
+	for _, sub := range tp.subs {
+		sub.session.push(sub, tp.deliveries)
+	}
+	clear(tp.deliveries)
+}
+
+// messageOverhead is about what MESSAGE is longer than its payload.
+const messageOverhead = 56
+
+// sequence gives m its place in its topic and delivers it.
+func (b *Broker) sequence(m Message) (Position, error) {
+	for {
+		tp, err := b.topics.get(m.Topic, false)
+		if err != nil {
+			return Position{}, err
+		}
+		if pos, ok := tp.append(m); ok {
+			b.counters.published.Add(1)
+			b.counters.publishedBytes.Add(uint64(len(m.Payload.Data)))
+			return pos, nil
+		}
+	}
+}
+
+// now is the broker's clock: ms since its base (PROTOCOL §4.3).
+func (b *Broker) now() uint64 { return uint64(time.Since(b.base) / time.Millisecond) }

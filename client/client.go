@@ -1,0 +1,396 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// Error is what calls of this package return for everything that a broker
+// refused, or that the client gave up: see PROTOCOL §11. Match a code with
+// errors.Is(err, &client.Error{Code: codec.CodePublishDenied}).
+type Error = codec.Error
+
+// ErrClosed is returned after Close.
+var ErrClosed error = &Error{Code: codec.CodeClosed, Reason: "the client was closed"}
+
+// Config configures a Client. The zero value works with brokers that ask for no
+// token and have a certificate that the system trusts. Dial copies it.
+type Config struct {
+	// Token is shown to the broker. TokenSource, if set, is asked for one instead:
+	// before each connection, and when the broker tells that a token expires.
+	Token       string
+	TokenSource func(ctx context.Context) (string, error)
+
+	// TLSConfig may name root certificates. CertificateHashes, if there are any,
+	// replace authorities: the SHA-256 of certificates, under the rules of
+	// browsers, as for a development identity. InsecureSkipVerify trusts every
+	// certificate, so anybody on the path can read and change everything.
+	TLSConfig          *tls.Config
+	CertificateHashes  [][32]byte
+	InsecureSkipVerify bool
+
+	// Dial makes the connection; nil is WebTransport. ctx bounds the attempt.
+	Dial func(ctx context.Context, url string) (Conn, error)
+	// ConnectTimeout bounds one attempt, WELCOME included. 0 is 10 s.
+	ConnectTimeout time.Duration
+	// Backoff is the wait between attempts.
+	Backoff Backoff
+	// OnState is called with each change of the state, in order and never
+	// concurrently, with the error that led to it, if any. It must not block, and
+	// must not call Close.
+	OnState func(State, error)
+	// Agent names the program in the broker's log; at most 128 bytes.
+	Agent string
+	// Logger gets what goes on with the connection, at level debug. nil discards.
+	Logger *slog.Logger
+}
+
+// State is the state of a client.
+type State int32
+
+// The states. A client begins connecting, and never leaves StateClosed.
+const (
+	StateConnecting   State = iota // an attempt is under way
+	StateConnected                 // the broker has said WELCOME
+	StateDisconnected              // waiting before the next attempt
+	StateClosed                    // by Close, or by a refusal that is final
+)
+
+// String returns the state's name.
+func (s State) String() string {
+	names := [...]string{"connecting", "connected", "disconnected", "closed"}
+	return names[s]
+}
+
+// Client is a session with a broker. Make one with Dial.
+type Client struct {
+	// Static after Dial.
+	config Config
+	url    string
+	log    *slog.Logger
+	ctx    context.Context // ends with Close, or with a final refusal
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // run
+
+	numbers atomic.Uint64 // of subscriptions
+	state   atomic.Int32
+
+	mu      sync.Mutex
+	current *connection                // nil while there is none that was welcomed; guarded by mu
+	changed chan struct{}              // closed and replaced when current changes; guarded by mu
+	subs    map[*Subscription]struct{} // guarded by mu
+	resume  codec.Resume               // guarded by mu
+	token   string                     // the one in force; guarded by mu
+}
+
+// Dial connects to the broker at an https URL and waits for its WELCOME. ctx and
+// Config.ConnectTimeout bound the attempt; it is not repeated. The error is an
+// *Error: CodeConnectFailed, CodeConnectTimeout, or the broker's refusal.
+func Dial(ctx context.Context, url string, config Config) (*Client, error) {
+	if config.Dial == nil {
+		config.Dial = config.dialWebTransport
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 10 * time.Second
+	}
+	if config.Backoff.Min == 0 {
+		config.Backoff.Min = 500 * time.Millisecond
+	}
+	if config.Backoff.Max == 0 {
+		config.Backoff.Max = 20 * time.Second
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Agent == "" {
+		config.Agent = "tidewire-go"
+	}
+	if len(config.Agent) > codec.MaxAgent || len(config.Token) > codec.MaxToken {
+		return nil, errors.New("client: Config.Agent or Config.Token is too long")
+	}
+	c := &Client{
+		config:  config,
+		url:     url,
+		log:     config.Logger,
+		token:   config.Token,
+		changed: make(chan struct{}),
+		subs:    make(map[*Subscription]struct{}),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.setState(StateConnecting, nil)
+	conn, err := c.connect(ctx)
+	if err != nil {
+		c.cancel(err)
+		c.setState(StateClosed, err)
+		return nil, err
+	}
+	c.wg.Go(func() { c.run(conn) })
+	return c, nil
+}
+
+// State returns the state of this moment.
+func (c *Client) State() State { return State(c.state.Load()) }
+
+// ID returns the client id, which the broker gives out and which survives
+// reconnects. It is public and grants nothing.
+func (c *Client) ID() uuid.UUID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return uuid.UUID(c.resume.Client)
+}
+
+// Close ends the session, waits for what it has started, and makes every
+// iteration end with ErrClosed. It is idempotent.
+func (c *Client) Close() error {
+	c.cancel(ErrClosed)
+	c.wg.Wait()
+	return nil
+}
+
+// Err returns why the client is closed; nil if it is not.
+func (c *Client) Err() error { return context.Cause(c.ctx) }
+
+// setState is called by Dial and run only.
+func (c *Client) setState(s State, err error) {
+	c.state.Store(int32(s))
+	c.log.Debug("client state", slog.String("state", s.String()), slog.Any("error", err))
+	if c.config.OnState != nil {
+		c.config.OnState(s, err)
+	}
+}
+
+// run keeps the client connected until it is closed.
+func (c *Client) run(conn *connection) {
+	for {
+		c.setCurrent(conn)
+		c.setState(StateConnected, nil)
+		err := conn.wait()
+		c.setCurrent(nil)
+		for attempt := 0; ; attempt++ {
+			if c.ctx.Err() == nil && c.isFinal(err) {
+				c.cancel(err)
+			}
+			if c.ctx.Err() != nil {
+				c.finish()
+				return
+			}
+			c.setState(StateDisconnected, err)
+			var least time.Duration
+			if e, ok := errors.AsType[*Error](err); ok {
+				least = e.Retry
+			}
+			select {
+			case <-time.After(c.config.Backoff.wait(attempt, least)):
+			case <-c.ctx.Done():
+				continue
+			}
+			c.setState(StateConnecting, nil)
+			if conn, err = c.connect(c.ctx); err == nil {
+				break
+			}
+		}
+	}
+}
+
+// finish ends all iterations when the client is closed.
+func (c *Client) finish() {
+	err := context.Cause(c.ctx)
+	c.mu.Lock()
+	subs := c.subs
+	c.subs = nil
+	c.mu.Unlock()
+	for sub := range subs {
+		sub.finish(err)
+	}
+	if errors.Is(err, ErrClosed) {
+		err = nil
+	}
+	c.setState(StateClosed, err)
+}
+
+// isFinal reports whether connecting again is of no use (PROTOCOL §11).
+func (c *Client) isFinal(err error) bool {
+	code := codec.CodeOf(err)
+	switch code {
+	case codec.CodeOK, codec.CodeInternal, codec.CodeResumeDenied:
+		return false
+	case codec.CodeTokenExpired:
+		return c.config.TokenSource == nil
+	}
+	return !code.Temporary()
+}
+
+// connect makes one attempt, and begins the subscriptions anew.
+func (c *Client) connect(ctx context.Context) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config.ConnectTimeout)
+	defer cancel()
+	stop := context.AfterFunc(c.ctx, cancel)
+	defer stop()
+	hello, err := c.hello(ctx)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := c.config.Dial(ctx, c.url)
+	if err != nil {
+		return nil, c.connectError(ctx, err)
+	}
+	if transport.MaxDatagramSize() > 0 {
+		hello.Capabilities |= codec.CapDatagrams
+	}
+	conn := newConnection(c, transport)
+	c.mu.Lock()
+	subs := make([]*Subscription, 0, len(c.subs))
+	for sub := range c.subs {
+		subs = append(subs, sub)
+	}
+	c.mu.Unlock()
+	// Subscriptions need not wait for WELCOME (PROTOCOL §5), as far as the broker
+	// takes streams before it.
+	if err := conn.open(ctx, hello, subs[:min(len(subs), codec.MaxEarlyStreams)]); err != nil {
+		return nil, c.connectError(ctx, err)
+	}
+	for _, sub := range subs[min(len(subs), codec.MaxEarlyStreams):] {
+		conn.serve(sub)
+	}
+	c.mu.Lock()
+	c.resume = codec.Resume{Client: conn.welcome.Client, Secret: conn.welcome.Secret}
+	c.mu.Unlock()
+	return conn, nil
+}
+
+// hello makes the HELLO of an attempt.
+func (c *Client) hello(ctx context.Context) (codec.Hello, error) {
+	if c.config.TokenSource != nil {
+		token, err := c.config.TokenSource(ctx)
+		if err != nil {
+			return codec.Hello{}, &Error{Code: codec.CodeConnectFailed, Reason: fmt.Sprintf("the token source failed: %v", err)}
+		}
+		c.mu.Lock()
+		c.token = token
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return codec.Hello{Version: codec.Version, Token: c.token, Resume: c.resume, Agent: c.config.Agent}, nil
+}
+
+// connectError gives a failed attempt its code.
+func (c *Client) connectError(ctx context.Context, err error) error {
+	if codec.CodeOf(err) == codec.CodeResumeDenied {
+		c.mu.Lock()
+		c.resume = codec.Resume{} // the next attempt begins anew
+		c.mu.Unlock()
+	}
+	e, coded := errors.AsType[*Error](err)
+	switch {
+	case coded && e.Code != codec.CodeConnectionLost:
+		return err
+	case c.ctx.Err() != nil:
+		return context.Cause(c.ctx)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return &Error{Code: codec.CodeConnectTimeout, Reason: fmt.Sprintf("no broker has answered at %s within the time; is it running, and does UDP get through?", c.url)}
+	case ctx.Err() != nil:
+		return &Error{Code: codec.CodeAborted, Reason: "cancelled while connecting to " + c.url}
+	}
+	return &Error{Code: codec.CodeConnectFailed, Reason: fmt.Sprintf("%s: %v", c.url, err)}
+}
+
+// setCurrent makes conn the one that calls use.
+func (c *Client) setCurrent(conn *connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = conn
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// connected waits for a connection.
+func (c *Client) connected(ctx context.Context) (*connection, error) {
+	for {
+		c.mu.Lock()
+		conn, changed := c.current, c.changed
+		c.mu.Unlock()
+		if conn != nil && conn.ctx.Err() == nil {
+			return conn, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-c.ctx.Done():
+			return nil, context.Cause(c.ctx)
+		}
+	}
+}
+
+// Authenticate replaces the token in place (PROTOCOL §5.3). Subscriptions that
+// the new token does not permit end; the others never notice. If the broker
+// refuses it, the old one stays in force, and the error is the refusal.
+func (c *Client) Authenticate(ctx context.Context, token string) error {
+	conn, err := c.connected(ctx)
+	if err != nil {
+		return err
+	}
+	if err := conn.authenticate(ctx, token); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.token = token
+	c.mu.Unlock()
+	return nil
+}
+
+// Publish publishes a reliable message and waits for its acknowledgement: the bus
+// has given it a position. That does not mean delivery (PROTOCOL §7.4). The value
+// becomes a payload as codec.Encode says.
+//
+// Messages that are published to a topic one after the other keep their order.
+// Publish waits for a connection. If the connection is lost while the answer is
+// awaited, the error has CodeConnectionLost, and the message may have been
+// published or not.
+func (c *Client) Publish(ctx context.Context, topic string, value any) (Position, error) {
+	p, err := c.encode(topic, value)
+	if err != nil {
+		return Position{}, err
+	}
+	conn, err := c.connected(ctx)
+	if err != nil {
+		return Position{}, err
+	}
+	return conn.publish(ctx, topic, p)
+}
+
+// PublishLossy publishes a message of which only the newest counts (PROTOCOL §9).
+// It goes as a datagram if it fits into one, and is not acknowledged: nil means
+// that it was handed to the connection. It waits for a connection until ctx ends.
+func (c *Client) PublishLossy(ctx context.Context, topic string, value any) error {
+	p, err := c.encode(topic, value)
+	if err != nil {
+		return err
+	}
+	conn, err := c.connected(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.publishLossy(ctx, topic, p)
+}
+
+func (c *Client) encode(topic string, value any) (codec.Payload, error) {
+	if err := codec.CheckTopic(topic); err != nil {
+		return codec.Payload{}, err
+	}
+	if codec.IsSystem(topic) {
+		return codec.Payload{}, codec.Errorf(codec.CodeSystemTopic, "topics that begin with $ or _ belong to the system")
+	}
+	return codec.Encode(value)
+}

@@ -1,0 +1,390 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// connection is one connection to the broker, from HELLO to its end.
+type connection struct {
+	// Static after newConnection.
+	client   *Client
+	conn     Conn
+	ctx      context.Context // ends with the connection; the cause is an *Error
+	cancel   context.CancelCauseFunc
+	welcomed chan struct{} // closed when welcome is there
+	wg       sync.WaitGroup
+
+	// Static after welcomed was closed.
+	welcome codec.Welcome
+	base    time.Time // of the broker's clock
+
+	control Stream // static after open
+
+	mu       sync.Mutex
+	out      []byte                   // waits for the control stream; guarded by mu
+	writing  bool                     // writeControl lives; guarded by mu
+	requests map[uint64]chan answer   // by number; guarded by mu
+	request  uint64                   // the last number; guarded by mu
+	subs     map[uint64]*Subscription // by number, for datagrams and STREAM_END; guarded by mu
+	pubs     map[string]*publication  // by topic; guarded by mu
+	early    earlyDatagrams           // guarded by mu
+	ended    bool                     // no goroutine begins any more; guarded by mu
+}
+
+// answer is what the broker says to one request.
+type answer struct {
+	position Position
+	err      error
+}
+
+const (
+	// closeTimeout bounds the farewell of a connection.
+	closeTimeout = 2 * time.Second
+	// maxControlQueue bounds what waits for the control stream, in bytes.
+	maxControlQueue = 4 << 20
+)
+
+func newConnection(c *Client, conn Conn) *connection {
+	n := &connection{
+		client:   c,
+		conn:     conn,
+		welcomed: make(chan struct{}),
+		requests: make(map[uint64]chan answer),
+		subs:     make(map[uint64]*Subscription),
+		pubs:     make(map[string]*publication),
+	}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	return n
+}
+
+// lost is the error for a connection that is gone without a word of the broker.
+func lost(err error) *Error {
+	return &Error{Code: codec.CodeConnectionLost, Reason: fmt.Sprintf("the connection to the broker was lost: %v", err)}
+}
+
+// open opens the control stream, begins the subscriptions, and waits for WELCOME.
+// If it fails the connection has ended, and so have its goroutines.
+func (n *connection) open(ctx context.Context, hello codec.Hello, subs []*Subscription) (err error) {
+	stop := context.AfterFunc(n.conn.Context(), func() { n.cancel(lost(context.Cause(n.conn.Context()))) })
+	defer func() {
+		if err != nil {
+			n.cancel(err)
+			n.shut()
+		}
+	}()
+	n.wg.Go(func() {
+		<-n.ctx.Done()
+		stop()
+	})
+	n.control, err = n.conn.OpenStream(ctx)
+	if err != nil {
+		return err
+	}
+	n.send(codec.AppendHello(nil, hello))
+	n.wg.Go(n.readControl)
+	n.wg.Go(n.receiveDatagrams)
+	for _, sub := range subs {
+		n.serve(sub)
+	}
+	select {
+	case <-n.welcomed:
+		return nil
+	case <-n.ctx.Done():
+		return context.Cause(n.ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// start runs f on a goroutine that shut waits for; false if the connection has
+// ended.
+func (n *connection) start(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// serve begins a subscription on this connection.
+func (n *connection) serve(sub *Subscription) bool {
+	return n.start(func() { sub.serve(n) })
+}
+
+// wait returns when the connection has ended and everything on it, with what
+// ended it. The end of the client ends it, with a farewell.
+func (n *connection) wait() error {
+	select {
+	case <-n.ctx.Done():
+	case <-n.client.ctx.Done():
+		n.farewell()
+	}
+	n.cancel(n.client.ctx.Err())
+	n.shut()
+	return context.Cause(n.ctx)
+}
+
+// farewell ends the session: FIN on the control stream, and the broker's END.
+func (n *connection) farewell() {
+	deadline := time.NewTimer(closeTimeout)
+	defer deadline.Stop()
+	n.mu.Lock()
+	idle := !n.writing
+	n.writing = true // nobody else writes any more
+	n.mu.Unlock()
+	if idle {
+		_ = n.control.Close()
+	} else {
+		n.cancel(ErrClosed)
+	}
+	select {
+	case <-n.ctx.Done():
+	case <-deadline.C:
+	}
+}
+
+// shut closes the connection and waits for its goroutines.
+func (n *connection) shut() {
+	n.mu.Lock()
+	n.ended = true
+	pubs := n.pubs
+	n.pubs = nil
+	n.mu.Unlock()
+	for _, p := range pubs {
+		p.stopTimer()
+	}
+	_ = n.conn.CloseWithError(uint32(codec.CodeOK), "")
+	n.wg.Wait()
+}
+
+// send queues a frame for the control stream.
+func (n *connection) send(frame []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended {
+		return
+	}
+	if len(n.out)+len(frame) > maxControlQueue {
+		n.cancel(lost(errors.New("the broker does not read its control stream")))
+		return
+	}
+	n.out = append(n.out, frame...)
+	if !n.writing {
+		n.writing = true
+		n.wg.Go(n.writeControl)
+	}
+}
+
+// writeControl writes what waits for the control stream. It lives while
+// something does.
+func (n *connection) writeControl() {
+	for {
+		n.mu.Lock()
+		b := n.out
+		n.out = nil
+		if len(b) == 0 {
+			n.writing = false
+			n.mu.Unlock()
+			return
+		}
+		n.mu.Unlock()
+		if _, err := n.control.Write(b); err != nil {
+			// The reader of the control stream knows why.
+			n.client.log.Debug("control stream not written", slog.Any("error", err))
+			return
+		}
+	}
+}
+
+// readControl reads the control stream until it ends, and with it the connection.
+func (n *connection) readControl() {
+	r := codec.NewReader(n.control, codec.DefaultMaxFrame)
+	for {
+		f, err := r.Next()
+		if err == nil {
+			err = n.handleControl(f)
+		}
+		if err != nil {
+			if _, coded := errors.AsType[*Error](err); !coded {
+				if err == io.EOF {
+					err = errors.New("the broker has ended the session")
+				} else if cause := context.Cause(n.conn.Context()); cause != nil {
+					err = cause
+				}
+				err = lost(err)
+			}
+			n.cancel(err)
+			return
+		}
+	}
+}
+
+// handleControl does what one frame says. An error ends the connection.
+func (n *connection) handleControl(f codec.Frame) error {
+	switch f.Type {
+	case codec.TypeWelcome:
+		w, err := codec.ParseWelcome(f)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-n.welcomed:
+			return codec.Errorf(codec.CodeUnexpectedFrame, "a second WELCOME")
+		default:
+		}
+		w.Secret = append([]byte(nil), w.Secret...)
+		n.welcome = w
+		n.base = time.UnixMilli(int64(w.Base))
+		close(n.welcomed)
+	case codec.TypeEnd:
+		e, err := codec.ParseEnd(f)
+		if err != nil {
+			return err
+		}
+		return remote(e.Code, e.Reason, e.Retry)
+	case codec.TypeAck:
+		a, err := codec.ParseAck(f)
+		if err != nil {
+			return err
+		}
+		if len(a.Offsets) > 0 {
+			n.answer(a.Sequence, answer{position: Position{a.Epoch, a.Offsets[0]}})
+		}
+	case codec.TypeNack:
+		a, err := codec.ParseNack(f)
+		if err != nil {
+			return err
+		}
+		n.answer(a.Sequence, answer{err: remote(a.Code, a.Reason, a.Retry)})
+	case codec.TypeAuthenticated:
+		a, err := codec.ParseAuthenticated(f)
+		if err != nil {
+			return err
+		}
+		n.answer(a.Number, answer{})
+	case codec.TypeNotice:
+		notice, err := codec.ParseNotice(f)
+		if err != nil {
+			return err
+		}
+		n.noticed(notice)
+	case codec.TypeStreamEnd:
+		e, err := codec.ParseStreamEnd(f)
+		if err != nil {
+			return err
+		}
+		n.mu.Lock()
+		sub := n.subs[e.Subscription]
+		n.mu.Unlock()
+		if sub != nil {
+			sub.streamEnded(e.Subscription, remote(e.Code, e.Reason, e.Retry))
+		}
+	default:
+		return codec.Errorf(codec.CodeUnexpectedFrame, "frame type %d on the control stream", f.Type)
+	}
+	return nil
+}
+
+// remote is an error that the broker told.
+func remote(code codec.Code, reason string, retry codec.Optional) *Error {
+	return &Error{Code: code, Reason: reason, Remote: true, Retry: time.Duration(retry.Value) * time.Millisecond}
+}
+
+// noticed takes a NOTICE. A token that expires is replaced, if there is a source.
+func (n *connection) noticed(notice codec.Notice) {
+	n.client.log.Debug("notice of the broker", slog.String("code", notice.Code.String()), slog.String("reason", notice.Reason))
+	source := n.client.config.TokenSource
+	if notice.Code != codec.CodeTokenExpired || source == nil {
+		return
+	}
+	n.start(func() { n.renew(source) })
+}
+
+// renew asks for a token until the broker takes one, or refuses it.
+func (n *connection) renew(source func(context.Context) (string, error)) {
+	for {
+		token, err := source(n.ctx)
+		if err == nil {
+			err = n.authenticate(n.ctx, token)
+			if err == nil || !codec.CodeOf(err).Temporary() {
+				return // a token that is refused ends the session when the grace is over
+			}
+		}
+		n.client.log.Debug("no new token yet", slog.Any("error", err))
+		select {
+		case <-time.After(time.Second + rand.N(time.Second)):
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// authenticate sends AUTH and waits for the answer.
+func (n *connection) authenticate(ctx context.Context, token string) error {
+	if len(token) > codec.MaxToken {
+		return codec.Errorf(codec.CodeUnauthorized, "the token is longer than %d bytes", codec.MaxToken)
+	}
+	_, err := n.do(ctx, func(number uint64) []byte {
+		return codec.AppendAuth(nil, codec.Auth{Number: number, Token: token})
+	})
+	return err
+}
+
+// do sends a request on the control stream and waits for its answer.
+func (n *connection) do(ctx context.Context, frame func(number uint64) []byte) (Position, error) {
+	answers := make(chan answer, 1)
+	n.mu.Lock()
+	n.request++
+	number := n.request
+	n.requests[number] = answers
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		delete(n.requests, number)
+		n.mu.Unlock()
+	}()
+	n.send(frame(number))
+	select {
+	case a := <-answers:
+		return a.position, a.err
+	case <-ctx.Done():
+		return Position{}, ctx.Err()
+	case <-n.ctx.Done():
+		return Position{}, n.interrupted()
+	}
+}
+
+// interrupted is the error of a request whose answer will not come.
+func (n *connection) interrupted() error {
+	cause := context.Cause(n.ctx)
+	if n.client.ctx.Err() != nil {
+		return context.Cause(n.client.ctx)
+	}
+	if e, ok := errors.AsType[*Error](cause); ok && e.Code == codec.CodeConnectionLost {
+		return e
+	}
+	return lost(cause)
+}
+
+func (n *connection) answer(number uint64, a answer) {
+	n.mu.Lock()
+	answers := n.requests[number]
+	n.mu.Unlock()
+	if answers != nil {
+		select {
+		case answers <- a:
+		default: // a second answer to one request
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package client
+
+import (
+	"time"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// earlyDatagrams are those whose topic number is not known yet: TOPIC travels by
+// stream, and a datagram may overtake it (PROTOCOL §8).
+type earlyDatagrams struct {
+	waiting []earlyDatagram
+	bytes   int
+	dropped uint64
+}
+
+type earlyDatagram struct {
+	message codec.Message
+	size    int
+	at      time.Time
+}
+
+// The bounds of PROTOCOL §8.
+const (
+	maxEarly      = 64
+	maxEarlyBytes = 64 << 10
+	maxEarlyAge   = time.Second
+)
+
+// add keeps a datagram, and drops the oldest ones beyond the bounds.
+func (e *earlyDatagrams) add(m codec.Message, size int) {
+	e.waiting = append(e.waiting, earlyDatagram{m, size, time.Now()})
+	e.bytes += size
+	for len(e.waiting) > 0 && (len(e.waiting) > maxEarly || e.bytes > maxEarlyBytes || time.Since(e.waiting[0].at) > maxEarlyAge) {
+		e.bytes -= e.waiting[0].size
+		e.waiting = e.waiting[1:]
+		e.dropped++
+	}
+}
+
+// take returns the datagrams of a topic that still count.
+func (e *earlyDatagrams) take(topic uint64) []codec.Message {
+	var taken []codec.Message
+	rest := e.waiting[:0]
+	for _, d := range e.waiting {
+		switch {
+		case d.message.Topic != topic:
+			rest = append(rest, d)
+			continue
+		case time.Since(d.at) <= maxEarlyAge:
+			taken = append(taken, d.message)
+		default:
+			e.dropped++
+		}
+		e.bytes -= d.size
+	}
+	clear(e.waiting[len(rest):])
+	e.waiting = rest
+	return taken
+}
+
+// receiveDatagrams hands datagrams to the subscriptions that know their topic.
+func (n *connection) receiveDatagrams() {
+	for {
+		b, err := n.conn.ReceiveDatagram(n.ctx)
+		if err != nil {
+			return // there are none, or the connection has ended
+		}
+		f, err := codec.ParseDatagram(b)
+		if err != nil || f.Type != codec.TypeMessage {
+			continue // dropped, and no error (PROTOCOL §8)
+		}
+		m, err := codec.ParseMessage(f)
+		if err != nil {
+			continue
+		}
+		n.mu.Lock()
+		subs := make([]*Subscription, 0, 4)
+		for _, sub := range n.subs {
+			subs = append(subs, sub)
+		}
+		n.mu.Unlock()
+		known := false
+		for _, sub := range subs {
+			known = sub.datagram(m) || known
+		}
+		if !known {
+			n.mu.Lock()
+			n.early.add(m, len(b))
+			n.mu.Unlock()
+		}
+	}
+}
+
+// announced gives a subscription the datagrams that have waited for a topic.
+func (n *connection) announced(sub *Subscription, topic uint64) {
+	n.mu.Lock()
+	early := n.early.take(topic)
+	n.mu.Unlock()
+	for _, m := range early {
+		sub.datagram(m)
+	}
+}
