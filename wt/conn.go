@@ -568,10 +568,3 @@ func (c *conn) awaitSettings(ctx context.Context) error {
 	}
 	return nil
 }
-
-// hasNoSession reports whether the request has not become a session.
-func (c *conn) hasNoSession(id uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.requests[id] == nil
-}

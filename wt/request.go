@@ -70,7 +70,7 @@ type Request struct {
 
 	// Guarded by mu.
 	mu       sync.Mutex
-	answered bool
+	answered error // nil until the request has an answer or needs none any more
 	session  *Session
 }
 
@@ -116,7 +116,7 @@ func newRequest(c *conn, stream *quic.Stream, frames *frameReader, head requestH
 // Accept answers the request with success, and begins the session. Options may
 // be nil. Streams and datagrams that came before are delivered. It returns
 // [ErrAnswered] after an answer, and an error that matches [ErrSessionClosed] if
-// the connection has ended.
+// the client has lost interest or the connection has ended.
 func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 	var o AcceptOptions
 	if options != nil {
@@ -154,10 +154,10 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.answered {
-		return nil, ErrAnswered
+	if r.answered != nil {
+		return nil, r.answered
 	}
-	r.answered = true
+	r.answered = ErrAnswered
 	session := newSession(r.conn, r.stream, r.frames, r.ctx, r.cancel)
 	session.draft, session.subprotocol, session.request = r.Draft, o.Subprotocol, r
 	// The answer is queued before anything of the session can be. It is the
@@ -187,7 +187,8 @@ func (r *Request) dropLocked(err error) error {
 
 // Reject answers the request with a status other than 2xx, 400 to 599 usually,
 // and fields, which may be nil. A browser does not show the status to its page.
-// It returns [ErrAnswered] after an answer.
+// It returns [ErrAnswered] after an answer, and an error that matches
+// [ErrSessionClosed] if the client has lost interest or the connection has ended.
 func (r *Request) Reject(status int, header http.Header) error {
 	if status < 300 || status > 599 {
 		return fmt.Errorf("wt: reject with status %d, not 300 to 599", status)
@@ -198,10 +199,10 @@ func (r *Request) Reject(status int, header http.Header) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.answered {
-		return ErrAnswered
+	if r.answered != nil {
+		return r.answered
 	}
-	r.answered = true
+	r.answered = ErrAnswered
 	r.cancel(&SessionError{By: Us, Err: fmt.Errorf("wt: request rejected with status %d", status)})
 	return answer(r.stream, b)
 }
@@ -223,13 +224,32 @@ func (r *Request) finish() {
 	r.mu.Lock()
 	session, answered := r.session, r.answered
 	r.mu.Unlock()
-	if !answered {
+	switch {
+	case answered == nil:
 		_ = r.Reject(http.StatusNotFound, nil)
+	case session != nil:
+		_ = session.Close()
+	case !errors.Is(answered, ErrAnswered): // nobody waits for an answer
+		r.stream.CancelRead(codeRequestCancelled)
+		r.stream.CancelWrite(codeRequestCancelled)
+	}
+}
+
+// abandon ends the context of a request that has no answer, when its stream has
+// ended.
+func (r *Request) abandon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.answered != nil {
 		return
 	}
-	if session != nil {
-		_ = session.Close()
+	ended := &SessionError{By: Transport, Err: context.Cause(r.stream.Context())}
+	var cancelled *quic.StreamError
+	if errors.As(ended.Err, &cancelled) {
+		ended = &SessionError{By: Peer, Remote: true, Err: newStreamError(cancelled)}
 	}
+	r.answered = ended
+	r.cancel(ended)
 }
 
 // serveRequest answers a request whose HEADERS frame is the current one. It is
@@ -244,11 +264,7 @@ func (s *Server) serveRequest(c *conn, stream *quic.Stream, frames *frameReader)
 		return
 	}
 	// A client that loses interest before the answer stops the stream.
-	stop := afterFunc(stream.Context(), func() {
-		if c.hasNoSession(uint64(stream.StreamID())) {
-			r.cancel(&SessionError{By: Peer, Remote: true, Err: context.Cause(stream.Context())})
-		}
-	})
+	stop := afterFunc(stream.Context(), r.abandon)
 	defer r.finish()
 	defer stop()
 	s.config.Handler.ServeWebTransport(r.ctx, r)

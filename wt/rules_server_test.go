@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/tidewire/tidewire/wt"
 )
 
@@ -588,17 +590,33 @@ func TestGoAwayFromClient(t *testing.T) {
 	<-session.Draining()
 }
 
-// A client that loses interest before the answer ends the handler's context.
+// A client that loses interest before the answer, or its connection, ends the
+// handler's context, and then nothing can be answered.
 func TestRequestAbandoned(t *testing.T) {
-	ended := make(chan error, 1)
-	p := dialPeer(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(ctx context.Context, _ *wt.Request) {
-		<-ctx.Done()
-		ended <- context.Cause(ctx)
-	})})
-	p.control(usualSettings())
-	stream := p.bidi(connectHead())
-	stream.CancelRead(0x10c)
-	wantSessionError(t, <-ended, wt.Peer, 0, "")
+	for name, c := range map[string]struct {
+		abandon func(*peer, *quic.Stream)
+		by      wt.Party
+	}{
+		"stream":     {func(_ *peer, stream *quic.Stream) { stream.CancelRead(0x10c) }, wt.Peer},
+		"connection": {func(p *peer, _ *quic.Stream) { _ = p.conn.CloseWithError(h3NoError, "") }, wt.Transport},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan error, 3)
+			p := dialPeer(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
+				ended <- nil
+				<-ctx.Done()
+				ended <- context.Cause(ctx)
+				_, err := r.Accept(nil)
+				ended <- err
+			})})
+			p.control(usualSettings())
+			stream := p.bidi(connectHead())
+			<-ended
+			c.abandon(p, stream)
+			wantSessionError(t, <-ended, c.by, 0, "")
+			wantSessionError(t, <-ended, c.by, 0, "")
+		})
+	}
 }
 
 // Codes outside the range for applications reach the application raw.
