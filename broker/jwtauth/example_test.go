@@ -1,0 +1,76 @@
+package jwtauth_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/jwtauth"
+)
+
+// The program that knows who its users are, and the broker, share a secret.
+func Example() {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret)
+
+	token, err := jwtauth.Sign(jwtauth.SigningKey{HMAC: secret}, jwtauth.Grant{
+		Principal: "alice",
+		Publish:   []string{"chat.*"},
+		Subscribe: []string{"chat.>"},
+		Expires:   time.Now().Add(time.Hour),
+	})
+	if err != nil {
+		panic(err)
+	}
+
+	auth, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{HMAC: secret}}})
+	if err != nil {
+		panic(err)
+	}
+	alice, err := auth.Authenticate(context.Background(), broker.Credentials{Token: token})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(alice.ID())
+	fmt.Println("publish to chat.lobby:", alice.CanPublish("chat.lobby"))
+	fmt.Println("subscribe to everything:", alice.CanSubscribe(">"))
+	// Output:
+	// alice
+	// publish to chat.lobby: true
+	// subscribe to everything: false
+}
+
+// With Ed25519 the broker holds the public key only, and cannot make tokens.
+func Example_ed25519() {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	auth, err := jwtauth.New(jwtauth.Config{
+		Keys:     []jwtauth.Key{{ID: "2026-11", Ed25519: public}},
+		Issuer:   "login.example",
+		Audience: "chat.example",
+	})
+	if err != nil {
+		panic(err)
+	}
+	token, err := jwtauth.Sign(jwtauth.SigningKey{ID: "2026-11", Ed25519: private}, jwtauth.Grant{
+		Principal: "bob",
+		Subscribe: []string{"news.>"},
+		Expires:   time.Now().Add(time.Hour),
+		Issuer:    "login.example",
+		Audience:  "chat.example",
+	})
+	if err != nil {
+		panic(err)
+	}
+	bob, err := auth.Authenticate(context.Background(), broker.Credentials{Token: token})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(bob.ID(), bob.CanSubscribe("news.*"), bob.CanPublish("news.today"))
+	// Output: bob true false
+}
