@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,10 @@ func (n *wtNetwork) url() string {
 
 // memNetwork is connections within the process.
 type memNetwork struct {
+	// While shut is set, writes of the broker wait for gate.
+	shut atomic.Bool
+	gate chan struct{}
+
 	mu     sync.Mutex
 	broker *broker.Broker
 	wg     sync.WaitGroup
@@ -134,7 +139,7 @@ func (n *memNetwork) connect() (*memconn.Conn, error) {
 	}
 	local, remote := memconn.Pair()
 	b := n.broker
-	n.wg.Go(func() { _ = b.ServeConn(context.Background(), memBroker{remote}) })
+	n.wg.Go(func() { _ = b.ServeConn(context.Background(), memBroker{remote, n}) })
 	return local, nil
 }
 
@@ -149,10 +154,29 @@ func (memClient) ReceiveDatagram(context.Context) ([]byte, error) {
 	return nil, broker.ErrNoDatagrams
 }
 
-type memBroker struct{ *memconn.Conn }
+type memBroker struct {
+	*memconn.Conn
+	network *memNetwork
+}
 
 func (c memBroker) AcceptStream(ctx context.Context) (broker.Stream, error) {
-	return c.Conn.AcceptStream(ctx)
+	stream, err := c.Conn.AcceptStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return gatedStream{stream, c.network}, nil
+}
+
+type gatedStream struct {
+	*memconn.Stream
+	network *memNetwork
+}
+
+func (s gatedStream) Write(p []byte) (int, error) {
+	if s.network.shut.Load() {
+		<-s.network.gate
+	}
+	return s.Stream.Write(p)
 }
 func (memBroker) SendDatagram(context.Context, []byte) error { return broker.ErrNoDatagrams }
 func (memBroker) ReceiveDatagram(context.Context) ([]byte, error) {
@@ -247,6 +271,21 @@ func text(m client.Message) string {
 		return m.Gap.String()
 	}
 	return string(m.Payload.Data)
+}
+
+// eventually waits for a condition that the broker reaches by itself.
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	ctx := within(t)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("it never came about")
+		}
+	}
 }
 
 func wantCode(t *testing.T, err error, want codec.Code) {

@@ -130,12 +130,12 @@ func (p *publication) publish(f codec.Frame) (Position, error) {
 	return p.session.publish(p.topic.name, m)
 }
 
-// granted returns the credit that the client has been given, in bytes since the
-// beginning. What waits to be told counts: the client may have it any moment.
+// granted returns the credit that the client has been told, in bytes since the
+// beginning.
 func (p *publication) granted() uint64 {
 	p.session.mu.Lock()
 	defer p.session.mu.Unlock()
-	return p.acks.limit
+	return p.acks.told
 }
 
 // end ends the publication after what is to be answered.
@@ -151,6 +151,7 @@ func (p *publication) endLocked(e codec.End) {
 	}
 	p.ended.Store(true)
 	p.out.end = true
+	p.session.broker.counters.streamEnd(e.Code)
 	p.out.queue.push(entry{frame: codec.AppendEnd(p.acks.appendLocked(nil), e)})
 	p.session.scheduleLocked(p.out)
 }
@@ -185,14 +186,14 @@ type acks struct {
 	epoch   uint64
 	offsets []uint64
 	limit   uint64 // the credit to tell
-	told    uint64 // the credit that was told
+	told    uint64 // the credit that the writer has taken
 }
 
 // addLocked takes the answer to one PUBLISH, and the credit that goes with it.
 func (a *acks) addLocked(sequence uint64, pos Position, err error, limit uint64) {
 	if err != nil {
 		a.closeLocked()
-		a.limit, a.told = limit, limit
+		a.limit = limit
 		a.frames = appendNack(a.frames, sequence, err, codec.Some(limit))
 		return
 	}
@@ -212,7 +213,6 @@ func (a *acks) closeLocked() {
 		return
 	}
 	a.frames = codec.AppendAck(a.frames, codec.Ack{Sequence: a.first, Epoch: a.epoch, Offsets: a.offsets, Limit: codec.Some(a.limit)})
-	a.told = a.limit
 	a.offsets = a.offsets[:0]
 }
 
@@ -222,6 +222,7 @@ func (a *acks) pending() bool { return len(a.frames) > 0 || len(a.offsets) > 0 }
 func (a *acks) appendLocked(b []byte) []byte {
 	a.closeLocked()
 	b = append(b, a.frames...)
+	a.told = a.limit
 	a.frames = a.frames[:0]
 	if cap(a.frames) > 4<<10 {
 		a.frames = nil

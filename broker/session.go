@@ -25,6 +25,7 @@ type session struct {
 	ctx      context.Context // ends with the session; the cause is a *codec.Error
 	cancel   context.CancelCauseFunc
 	welcomed chan struct{} // closed after WELCOME was queued
+	finished chan struct{} // closed when the client has ended the control stream
 	limiter  *rate.Limiter // nil: no bound
 	wg       sync.WaitGroup
 
@@ -71,6 +72,7 @@ func (b *Broker) ServeConn(ctx context.Context, conn Conn) error {
 		broker:   b,
 		conn:     conn,
 		welcomed: make(chan struct{}),
+		finished: make(chan struct{}),
 		subs:     make(map[uint64]*subscription),
 		pubs:     make(map[string]*publication),
 	}
@@ -204,6 +206,7 @@ func unexpected(t codec.Type) error {
 // session's writer does it, as it does all writing.
 func (s *session) refuse(stream Stream, err error) {
 	e := endOf(err)
+	s.broker.counters.streamEnd(e.Code)
 	out := newOutlet(stream, rankControl)
 	out.done = func(error) { stream.CancelRead(uint32(e.Code)) }
 	out.end = true
@@ -231,6 +234,7 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 	if again {
 		return codec.Errorf(codec.CodeUnexpectedFrame, "a second control stream")
 	}
+	stream.OnReceiveEnd(func() { close(s.finished) })
 	h, err := codec.ParseHello(f)
 	if err != nil {
 		return err
@@ -490,10 +494,17 @@ func (s *session) tearDown() error {
 	}
 	s.wakeDatagrams()
 	s.waitWriter()
+	open := false // the client's side of the control stream
+	select {
+	case <-s.finished:
+	default:
+		open = true
+	}
 	if last != nil && s.conn.Context().Err() == nil {
 		_ = control.stream.SetWriteDeadline(time.Now().Add(farewell))
 		if _, err := control.stream.Write(last); err == nil {
 			_ = control.stream.Close()
+			s.linger(open)
 		}
 	}
 	_ = s.conn.CloseWithError(uint32(e.Code), e.Reason)
@@ -523,6 +534,23 @@ func (s *session) tearDown() error {
 		return nil
 	}
 	return cause
+}
+
+// linger waits, for a bounded time, until the client has read END, which closing
+// the connection from this side could overtake: then the client closes the
+// connection, or ends the control stream if it was still open.
+func (s *session) linger(open bool) {
+	var finished <-chan struct{}
+	if open {
+		finished = s.finished
+	}
+	timeout := time.NewTimer(farewell)
+	defer timeout.Stop()
+	select {
+	case <-s.conn.Context().Done():
+	case <-finished:
+	case <-timeout.C:
+	}
 }
 
 // waitWriter waits until the writer has ended, so that tearDown may write.

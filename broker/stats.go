@@ -1,6 +1,10 @@
 package broker
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/tidewire/tidewire/codec"
+)
 
 // DropReason tells why a message, or a datagram on its way up, was dropped.
 type DropReason int
@@ -41,6 +45,7 @@ type Stats struct {
 
 	SessionsTotal   uint64 // welcomed
 	SessionsRefused uint64 // ended before WELCOME
+	StreamsRefused  uint64 // ended with a code that is an error
 	Published       uint64 // messages sequenced
 	PublishedBytes  uint64 // their payloads
 	Rejected        uint64 // messages refused
@@ -52,11 +57,18 @@ type Stats struct {
 
 // counters are the broker's own; each is used atomically.
 type counters struct {
-	subscriptions, publications         atomic.Int64
-	sessionsTotal, sessionsRefused      atomic.Uint64
-	published, publishedBytes, rejected atomic.Uint64
-	delivered, deliveredBytes, gaps     atomic.Uint64
-	dropped                             [dropReasons]atomic.Uint64
+	subscriptions, publications                    atomic.Int64
+	sessionsTotal, sessionsRefused, streamsRefused atomic.Uint64
+	published, publishedBytes, rejected            atomic.Uint64
+	delivered, deliveredBytes, gaps                atomic.Uint64
+	dropped                                        [dropReasons]atomic.Uint64
+}
+
+// streamEnd counts the end of a stream if it is an error.
+func (c *counters) streamEnd(code codec.Code) {
+	if code.Range() != codec.RangeClean {
+		c.streamsRefused.Add(1)
+	}
 }
 
 func (c *counters) drop(r DropReason, n uint64) { c.dropped[r].Add(n) }
@@ -71,6 +83,7 @@ func (b *Broker) Stats() Stats {
 		QueuedBytes:     b.budget.used.Load(),
 		SessionsTotal:   b.counters.sessionsTotal.Load(),
 		SessionsRefused: b.counters.sessionsRefused.Load(),
+		StreamsRefused:  b.counters.streamsRefused.Load(),
 		Published:       b.counters.published.Load(),
 		PublishedBytes:  b.counters.publishedBytes.Load(),
 		Rejected:        b.counters.rejected.Load(),

@@ -302,6 +302,7 @@ func (s *session) endLocked(sub *subscription, e codec.End) {
 		gaps = sub.appendGapsLocked(nil)
 	}
 	sub.out.end = true
+	sub.session.broker.counters.streamEnd(e.Code)
 	sub.out.queue.push(entry{frame: codec.AppendEnd(gaps, e)})
 	s.scheduleLocked(sub.out)
 }
