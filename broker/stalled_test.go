@@ -1,0 +1,224 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/wt"
+)
+
+// cable is a client's network that can be pulled.
+type cable struct {
+	net.PacketConn
+	pulled atomic.Bool
+}
+
+func (c *cable) WriteTo(b []byte, to net.Addr) (int, error) {
+	if c.pulled.Load() {
+		return len(b), nil
+	}
+	return c.PacketConn.WriteTo(b, to)
+}
+
+func (c *cable) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := c.PacketConn.ReadFrom(b)
+		if err != nil || !c.pulled.Load() {
+			return n, from, err
+		}
+	}
+}
+
+// One of 100 subscribers loses its network. The others lose nothing, and the
+// publisher is not held up.
+func TestOneOfManyLosesItsNetwork(t *testing.T) {
+	const subscribers, messages = 100, 60
+	n := newWTNetwork(t)
+	b := newBroker(t, n, broker.Config{MaxQueueBytes: 64 << 10})
+
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	dead := &cable{PacketConn: socket}
+	victim := dial(t, n, func(c *client.Config) {
+		c.Dial = func(ctx context.Context, url string) (client.Conn, error) {
+			d := wt.Dialer{CertificateHashes: [][32]byte{n.identity.Hash()}, PacketConn: dead}
+			session, err := d.Dial(ctx, url)
+			return wtClient{session}, err
+		}
+	})
+	subscribe(t, victim, "topic", &client.SubscribeOptions{Credit: 1 << 20})
+
+	var subs []*client.Subscription
+	for range subscribers - 1 {
+		subs = append(subs, subscribe(t, dial(t, n), "topic", nil))
+	}
+	dead.pulled.Store(true)
+	publisher := dial(t, n)
+	payload := make([]byte, 4<<10)
+	for range messages {
+		publish(t, publisher, "topic", payload)
+	}
+	for i, sub := range subs {
+		for k, m := range take(t, sub, messages) {
+			if m.Gap != nil || m.Position.Offset != uint64(k+1) {
+				t.Fatalf("subscriber %d: item %d is at offset %d, gap %v", i, k, m.Position.Offset, m.Gap)
+			}
+		}
+	}
+	// What the dead one did not take was bounded, and what it missed was counted.
+	s := b.Stats()
+	if s.QueuedBytes > 64<<10 || s.Dropped[broker.DropOverflow] == 0 {
+		t.Errorf("%d bytes wait, %d messages were dropped", s.QueuedBytes, s.Dropped[broker.DropOverflow])
+	}
+}
+
+// An application that does not read its subscriptions holds up nobody: neither
+// other subscriptions of its own connection, nor other clients, nor the publisher.
+// When it reads again it meets what was kept, the gap, and what came after.
+func TestSubscriptionsThatAreNotRead(t *testing.T) {
+	const unread, messages, size = 6, 100, 8 << 10
+	eachNetwork(t, func(t *testing.T, n network) {
+		b := newBroker(t, n, broker.Config{MaxQueueBytes: 100 << 10})
+		c := dial(t, n)
+		var stalled []*client.Subscription
+		for range unread {
+			stalled = append(stalled, subscribe(t, c, "topic", &client.SubscribeOptions{Credit: 64 << 10}))
+		}
+		beside := subscribe(t, c, "topic", &client.SubscribeOptions{Credit: 64 << 10})
+		other := subscribe(t, dial(t, n), "topic", nil)
+
+		// Publishing goes on while both live subscriptions take each message.
+		publisher := dial(t, n)
+		for i := range messages {
+			publish(t, publisher, "topic", make([]byte, size))
+			for _, sub := range []*client.Subscription{beside, other} {
+				if m := take(t, sub, 1)[0]; m.Gap != nil || m.Position.Offset != uint64(i+1) {
+					t.Fatalf("message %d: offset %d, gap %v", i, m.Position.Offset, m.Gap)
+				}
+			}
+		}
+		if s := b.Stats(); s.QueuedBytes > unread*(100<<10) {
+			t.Errorf("%d bytes wait", s.QueuedBytes)
+		}
+
+		for i, sub := range stalled {
+			var last, missed uint64
+			for m, err := range sub.Messages(within(t)) {
+				switch {
+				case err != nil:
+					t.Fatal(err)
+				case m.Gap != nil:
+					if m.Gap.Reason != codec.GapOverflow || m.Gap.From.Offset != last || missed > 0 {
+						t.Fatalf("subscription %d: gap from %v after %d: %s", i, m.Gap.From, last, m.Gap)
+					}
+					last = m.Gap.To.Offset
+					missed = m.Gap.Count
+				case m.Position.Offset != last+1:
+					t.Fatalf("subscription %d: offset %d after %d", i, m.Position.Offset, last)
+				default:
+					last = m.Position.Offset
+				}
+				if last == messages {
+					break
+				}
+			}
+			if missed < messages/2 {
+				t.Errorf("subscription %d missed %d messages: it was not stalled", i, missed)
+			}
+		}
+		publish(t, publisher, "topic", "again")
+		for i, sub := range stalled {
+			if m := take(t, sub, 1)[0]; text(m) != "again" {
+				t.Errorf("subscription %d then got %q", i, text(m))
+			}
+		}
+	})
+}
+
+// A client that gives credit and does not read loses the stream at the deadline;
+// its other streams live, and the control stream tells what has happened.
+func TestCreditWithoutReading(t *testing.T) {
+	n := &memNetwork{}
+	b := newBroker(t, n, broker.Config{WriteTimeout: 100 * time.Millisecond})
+	p, _ := welcomedPeer(t, n)
+	unread, read := p.open(), p.open()
+	unread.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 7, Pattern: "big", Credit: 1 << 20}))
+	read.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 8, Pattern: "small", Credit: 1 << 20}))
+	read.want(codec.TypeSubscribed)
+	eventually(t, func() bool { return b.Stats().Subscriptions == 2 })
+	for i := range 20 {
+		if _, err := b.Publish(t.Context(), "big", make([]byte, 10<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Publish(t.Context(), "small", fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end, err := codec.ParseStreamEnd(p.control.want(codec.TypeStreamEnd))
+	if err != nil || end.Subscription != 7 || end.Code != codec.CodeSlowSubscriber || !end.Retry.Set {
+		t.Errorf("%+v, %v", end, err)
+	}
+	for i := range 20 {
+		m, err := codec.ParseMessage(read.want(codec.TypeMessage))
+		if err != nil || string(m.Payload.Data) != fmt.Sprint(i) {
+			t.Fatalf("message %d: %q, %v", i, m.Payload.Data, err)
+		}
+	}
+	p.wantAlive()
+}
+
+// The queues of all subscriptions together stay within the broker's budget.
+func TestBudget(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		const budget = 100 << 10
+		b := newBroker(t, n, broker.Config{MaxBytes: budget})
+		var subs []*client.Subscription
+		for range 8 {
+			subs = append(subs, subscribe(t, dial(t, n), "topic", &client.SubscribeOptions{Credit: 1}))
+		}
+		for range 50 {
+			if _, err := b.Publish(t.Context(), "topic", make([]byte, 4<<10)); err != nil {
+				t.Fatal(err)
+			}
+			if s := b.Stats(); s.QueuedBytes > budget {
+				t.Fatalf("%d bytes wait", s.QueuedBytes)
+			}
+		}
+		if b.Stats().Dropped[broker.DropBudget] == 0 {
+			t.Error("nothing was dropped for the budget")
+		}
+		// Each subscriber can account for every message.
+		var wg sync.WaitGroup
+		for _, sub := range subs {
+			wg.Go(func() {
+				seen := uint64(0)
+				for m, err := range sub.Messages(within(t)) {
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if m.Gap != nil {
+						seen = m.Gap.To.Offset
+					} else {
+						seen = m.Position.Offset
+					}
+					if seen == 50 {
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
