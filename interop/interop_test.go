@@ -99,8 +99,9 @@ func TestWebTransportGoClient(t *testing.T) {
 	}
 	ends := make(chan ended, 2)
 	server, err := wt.NewServer(wt.ServerConfig{
-		TLSConfig:    identity.TLSConfig(),
-		Subprotocols: []string{"interop.v2", "interop.v1"},
+		TLSConfig:      identity.TLSConfig(),
+		Subprotocols:   []string{"interop.v2", "interop.v1"},
+		MaxSessionData: 64 << 10, // the peer negotiates flow control
 		Handler: wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
 			session, err := r.Accept(nil)
 			if err != nil {
@@ -158,9 +159,20 @@ func TestWebTransportGoServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dialer := wt.Dialer{CertificateHashes: [][32]byte{[32]byte(hash)}, Subprotocols: []string{"interop.v1", "other"}}
+	for name, maxData := range map[string]int64{"without flow control": 0, "with flow control": 64 << 10} {
+		t.Run(name, func(t *testing.T) {
+			checkServer(t, server, place.Addr, wt.Dialer{
+				CertificateHashes: [][32]byte{[32]byte(hash)},
+				Subprotocols:      []string{"interop.v1", "other"},
+				MaxSessionData:    maxData,
+			})
+		})
+	}
+}
+
+func checkServer(t *testing.T, server *peer, addr string, dialer wt.Dialer) {
 	ctx := t.Context()
-	session, err := dialer.Dial(ctx, "https://"+place.Addr+"/echo")
+	session, err := dialer.Dial(ctx, "https://"+addr+"/echo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +198,7 @@ func TestWebTransportGoServer(t *testing.T) {
 		t.Errorf("the server saw the session end with %+v, want %+v", end, want)
 	}
 
-	session, err = dialer.Dial(ctx, "https://"+place.Addr+"/close")
+	session, err = dialer.Dial(ctx, "https://"+addr+"/close")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +208,7 @@ func TestWebTransportGoServer(t *testing.T) {
 		t.Error(err)
 	}
 
-	_, err = dialer.Dial(ctx, "https://"+place.Addr+"/nothing")
+	_, err = dialer.Dial(ctx, "https://"+addr+"/nothing")
 	var rejected *wt.RejectedError
 	if !errors.As(err, &rejected) || rejected.Status != 404 {
 		t.Errorf("dial of a path that is not there: %v", err)

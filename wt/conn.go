@@ -19,6 +19,9 @@ type limits struct {
 	maxPendingDatagrams int
 	maxQueuedDatagrams  int
 	maxHeaderBytes      int
+	maxSessionData      int64
+	maxStreams          int64
+	maxUniStreams       int64
 	handshakeTimeout    time.Duration
 	streamHeaderTimeout time.Duration
 	closeTimeout        time.Duration
@@ -97,7 +100,7 @@ func (c *conn) start() error {
 	if err != nil {
 		return c.fail(connectionError(codeGeneralProtocolError, "no credit for a control stream"))
 	}
-	payload := appendSettings(nil, localSettings(c.limits.maxHeaderBytes))
+	payload := appendSettings(nil, c.localSettings())
 	b := quicvarint.Append(nil, streamControl)
 	b = appendFrameHeader(b, frameSettings, uint64(len(payload)))
 	if err := control.TryWriteAll(append(b, payload...)); err != nil {
@@ -139,6 +142,36 @@ func (c *conn) run() {
 		session.end(&SessionError{By: Transport, Err: err})
 	}
 	c.goroutines.Wait()
+}
+
+// localSettings are what this side declares. One declaration serves every draft,
+// and both sides send it: a server reads a client's draft from it.
+func (c *conn) localSettings() settings {
+	s := settings{
+		connectProtocol:   true,
+		datagram:          true,
+		maxFieldSection:   uint64(c.limits.maxHeaderBytes),
+		enableDraft02:     1,
+		maxSessionsDraft7: 1,
+		maxSessions:       1,
+		enabled:           1,
+	}
+	if c.limits.maxSessionData > 0 {
+		s.initialMaxData = uint64(c.limits.maxSessionData)
+		s.initialMaxBidi = uint64(c.limits.maxStreams)
+		s.initialMaxUni = uint64(c.limits.maxUniStreams)
+	}
+	return s
+}
+
+// maxSessions is how many sessions the connection may carry at a time: one,
+// unless both sides declared flow control (draft-ietf-webtrans-http3-16 §5.1).
+// The peer's SETTINGS have arrived.
+func (c *conn) maxSessions() int {
+	if c.localSettings().flowControl() && c.peer.flowControl() {
+		return c.limits.maxSessions
+	}
+	return 1
 }
 
 // spawn runs f on a goroutine that run waits for. It reports false, and does
@@ -228,7 +261,7 @@ func (c *conn) removeRequest(id uint64) {
 // has ended, or has as many sessions as it may have.
 func (c *conn) addSession(session *Session) bool {
 	c.mu.Lock()
-	if _, known := c.requests[session.id]; !known || c.ended || c.sessions >= c.limits.maxSessions {
+	if _, known := c.requests[session.id]; !known || c.ended || c.sessions >= c.maxSessions() {
 		c.mu.Unlock()
 		return false
 	}
@@ -249,7 +282,7 @@ func (c *conn) addSession(session *Session) bool {
 func (c *conn) full() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sessions >= c.limits.maxSessions
+	return c.sessions >= c.maxSessions()
 }
 
 // readStreamHeader reads the first bytes of a bidirectional stream and hands it
@@ -266,7 +299,7 @@ func (c *conn) readStreamHeader(stream *quic.Stream, id uint64) {
 		var session uint64
 		if session, err = readSessionID(&frames.varints); err == nil {
 			_ = stream.SetReadDeadline(time.Time{})
-			c.dispatchStream(stream, session)
+			c.dispatchStream(stream, session, frames.varints.count)
 			return
 		}
 	case c.isClient:
@@ -337,10 +370,10 @@ func (c *conn) refuseStream(stream *quic.Stream, err error) {
 }
 
 // dispatchStream hands a stream to its session.
-func (c *conn) dispatchStream(stream *quic.Stream, id uint64) {
+func (c *conn) dispatchStream(stream *quic.Stream, id uint64, header int) {
 	session, code := c.awaitSession(id)
 	if session != nil {
-		session.receiveStream(stream)
+		session.receiveStream(stream, header)
 		return
 	}
 	stream.CancelRead(code)
@@ -383,7 +416,7 @@ func (c *conn) readUniStreamHeader(stream *quic.ReceiveStream) {
 			stream.CancelRead(code)
 			return
 		}
-		session.receiveUniStream(stream)
+		session.receiveUniStream(stream, varints.count)
 	case streamControl:
 		if c.addCritical(typ) {
 			_ = stream.SetReadDeadline(time.Time{})

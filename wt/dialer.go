@@ -41,6 +41,12 @@ type Dialer struct {
 	Origin string
 	// Subprotocols are offered to the server, most preferred first.
 	Subprotocols []string
+	// MaxSessionData, if it is not 0, offers flow control to the server, and then
+	// bounds the bytes on all streams of the session that the application has not
+	// read. Without it, QUIC's windows do the same for the connection, which one
+	// session has for itself, at less cost: under flow control a small write waits
+	// until it is packed. A negative number is an error.
+	MaxSessionData int64
 	// PacketConn, where it is not nil, carries the connection in place of a new
 	// UDP socket. It serves one session at a time, and is not closed.
 	PacketConn net.PacketConn
@@ -76,6 +82,9 @@ func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 	target, err := parseTarget(rawURL)
 	if err != nil {
 		return nil, err
+	}
+	if d.MaxSessionData < 0 {
+		return nil, errors.New("wt: Dialer.MaxSessionData is negative")
 	}
 	tlsConfig, err := d.tlsConfig(target.Hostname())
 	if err != nil {
@@ -119,7 +128,9 @@ func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	c := newConn(q, true, clientLimits(), logger)
+	bounds := clientLimits()
+	bounds.maxSessionData, bounds.maxStreams, bounds.maxUniStreams = d.MaxSessionData, max(streams, 0), uniStreams
+	c := newConn(q, true, bounds, logger)
 	if err := c.start(); err != nil {
 		_ = q.CloseWithError(codeInternalError, "")
 		return nil, errors.Join(err, release())
@@ -320,6 +331,7 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string) 
 	sessionCtx, cancel := context.WithCancelCause(context.Background())
 	session := newSession(c, stream, frames, sessionCtx, cancel)
 	session.draft, session.subprotocol = draft, subprotocol
+	session.flow = newFlow(session, c.localSettings(), c.peer)
 	if !c.addSession(session) {
 		return nil, fmt.Errorf("wt: request: %w", context.Cause(c.quic.Context()))
 	}

@@ -53,9 +53,20 @@
 // then holds up the whole connection: two or three streams left unread with full
 // windows stop all others, so read always.
 //
+// # Flow control of sessions
+//
+// A server declares limits for a session's data and streams
+// (draft-ietf-webtrans-http3-16 §5), and holds a client to them that declares
+// its own; then several sessions may share a connection. A client of this package
+// declares them by [Dialer.MaxSessionData] alone, because a session that has its
+// connection for itself is bounded by QUIC, and the account costs small writes.
+// Data beyond a limit is noticed when the stream that carried it has ended; until
+// then QUIC's windows bound it.
+//
 // # Limitations
 //
-// A connection carries one session at a time; flow control of the draft's section
-// 5 is not negotiated. Plain HTTP/3 requests cannot be served by a handler.
-// Congestion control is that of quic-go, Reno.
+// A [Dialer] opens a connection for each session. Plain HTTP/3 requests cannot be
+// served by a handler. Congestion control is that of quic-go, Reno. A session's
+// close does not wait for data that is under way on its streams: a peer that
+// must have it closes first.
 package wt

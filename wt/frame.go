@@ -47,6 +47,7 @@ func appendFrameHeader(b []byte, typ, length uint64) []byte {
 type varintReader struct {
 	r       io.Reader
 	scratch [8]byte
+	count   int // of the bytes read
 }
 
 // read returns the next varint. The error is io.EOF if the stream ended before
@@ -62,6 +63,7 @@ func (v *varintReader) read() (uint64, error) {
 		}
 		return 0, err
 	}
+	v.count += length
 	value := uint64(v.scratch[0] & 0x3f)
 	for _, c := range v.scratch[1:length] {
 		value = value<<8 | uint64(c)

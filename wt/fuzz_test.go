@@ -79,6 +79,32 @@ func FuzzCapsules(f *testing.F) {
 	})
 }
 
+func FuzzFlowCapsules(f *testing.F) {
+	f.Add(appendCapsule(appendCapsule(nil, capsuleMaxData, []byte{0x41, 0}), capsuleMaxStreamsUni, []byte{9}))
+	f.Add(appendCapsule(nil, capsuleStreamsBidi, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		limits := settings{initialMaxData: 100, initialMaxBidi: 1, initialMaxUni: 1}
+		flow := newFlow(&Session{draft: Draft16}, limits, limits)
+		capsules := newCapsuleReader(dataReader{newFrameReader(&chunks{b: b})})
+		for {
+			before := []uint64{flow.data.limit, flow.bidi.limit, flow.uni.limit}
+			typ, _, err := capsules.next()
+			if err == nil && isFlowCapsule(typ) {
+				err = flow.handleCapsule(typ, capsules)
+			}
+			for i, limit := range []uint64{flow.data.limit, flow.bidi.limit, flow.uni.limit} {
+				if limit < before[i] || i > 0 && limit > maxStreams {
+					t.Errorf("limit %d went from %d to %d", i, before[i], limit)
+				}
+			}
+			if err != nil {
+				wantRule(t, err)
+				return
+			}
+		}
+	})
+}
+
 func FuzzCloseCapsule(f *testing.F) {
 	f.Add(uint32(0), "")
 	f.Add(uint32(1<<32-1), "größe\xff")
@@ -126,7 +152,7 @@ func FuzzStreamHeader(f *testing.F) {
 }
 
 func FuzzSettings(f *testing.F) {
-	f.Add(appendSettings(nil, localSettings(16<<10)))
+	f.Add(appendSettings(nil, (&conn{limits: clientLimits()}).localSettings()))
 	f.Add([]byte{0x33, 2})
 	f.Add([]byte{2, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {

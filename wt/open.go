@@ -11,11 +11,12 @@ import (
 // until ctx or the session ends; then its error is the cause of ctx or matches
 // [SessionError]. The peer sees the stream with its first write or Close.
 func (s *Session) OpenStream(ctx context.Context) (*Stream, error) {
-	stream, err := open(ctx, s, s.conn.quic.OpenStream, s.conn.quic.OpenStreamSync)
+	stream, err := open(ctx, s, false, s.conn.quic.OpenStream, s.conn.quic.OpenStreamSync)
 	if err != nil {
 		return nil, err
 	}
 	opened := &Stream{halves{session: s, id: int64(stream.StreamID()), send: stream, receive: stream}}
+	opened.h.account(0)
 	opened.h.header = appendStreamHeader(nil, frameWebTransport, s.id)
 	if !s.track(&opened.h) {
 		opened.h.abandon()
@@ -26,7 +27,7 @@ func (s *Session) OpenStream(ctx context.Context) (*Stream, error) {
 
 // OpenUniStream opens a unidirectional stream, as [Session.OpenStream] does.
 func (s *Session) OpenUniStream(ctx context.Context) (*SendStream, error) {
-	stream, err := open(ctx, s, s.conn.quic.OpenUniStream, s.conn.quic.OpenUniStreamSync)
+	stream, err := open(ctx, s, true, s.conn.quic.OpenUniStream, s.conn.quic.OpenUniStreamSync)
 	if err != nil {
 		return nil, err
 	}
@@ -39,12 +40,17 @@ func (s *Session) OpenUniStream(ctx context.Context) (*SendStream, error) {
 	return opened, nil
 }
 
-// open tries to open a stream at once, and else waits until ctx or the session
-// ends.
-func open[S any](ctx context.Context, s *Session, try func() (S, error), wait func(context.Context) (S, error)) (S, error) {
+// open opens a stream within the session's flow control and QUIC's. It tries at
+// once, and else waits until ctx or the session ends.
+func open[S any](ctx context.Context, s *Session, uni bool, try func() (S, error), wait func(context.Context) (S, error)) (S, error) {
 	var none S
 	if err := s.endedWith(); err != nil {
 		return none, err
+	}
+	if s.flow != nil {
+		if err := s.flow.open(ctx, uni); err != nil {
+			return none, err
+		}
 	}
 	stream, err := try()
 	var exhausted *quic.StreamLimitReachedError
@@ -55,13 +61,16 @@ func open[S any](ctx context.Context, s *Session, try func() (S, error), wait fu
 		stop()
 		cancel(nil)
 	}
-	if err != nil {
-		if ctx.Err() != nil && s.endedWith() == nil {
-			return none, context.Cause(ctx)
-		}
-		return none, s.translate(err)
+	if err == nil {
+		return stream, nil
 	}
-	return stream, nil
+	if s.flow != nil {
+		s.flow.unopen(uni)
+	}
+	if ctx.Err() != nil && s.endedWith() == nil {
+		return none, context.Cause(ctx)
+	}
+	return none, s.translate(err)
 }
 
 // AcceptStream returns the next bidirectional stream that the peer opened. It
@@ -78,25 +87,40 @@ func (s *Session) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
 	return s.uni.get(ctx, s)
 }
 
-// receiveStream takes a stream whose header named this session.
-func (s *Session) receiveStream(stream *quic.Stream) {
-	accepted := &Stream{halves{session: s, id: int64(stream.StreamID()), send: stream, receive: stream}}
+// receiveStream takes a stream whose header, of so many bytes, named this
+// session.
+func (s *Session) receiveStream(stream *quic.Stream, header int) {
+	accepted := &Stream{halves{session: s, id: int64(stream.StreamID()), remote: true, send: stream, receive: stream}}
 	accepted.h.headerTaken.Store(true) // the opener sends it
-	if !s.track(&accepted.h) {
-		accepted.h.abandon()
-		return
+	if s.admit(&accepted.h, header) {
+		s.bidi.put(accepted, 0)
 	}
-	s.bidi.put(accepted, 0)
 }
 
-// receiveUniStream takes a stream whose header named this session.
-func (s *Session) receiveUniStream(stream *quic.ReceiveStream) {
-	accepted := &ReceiveStream{halves{session: s, id: int64(stream.StreamID()), receive: stream}}
-	if !s.track(&accepted.h) {
-		accepted.h.abandon()
-		return
+// receiveUniStream is receiveStream for a unidirectional one.
+func (s *Session) receiveUniStream(stream *quic.ReceiveStream, header int) {
+	accepted := &ReceiveStream{halves{session: s, id: int64(stream.StreamID()), remote: true, receive: stream}}
+	if s.admit(&accepted.h, header) {
+		s.uni.put(accepted, 0)
 	}
-	s.uni.put(accepted, 0)
+}
+
+// admit counts and registers a stream that the peer opened. It reports false,
+// and ends the stream, if the session has ended or the stream is one too many.
+func (s *Session) admit(h *halves, header int) bool {
+	if s.flow != nil {
+		if broken := s.flow.accepted(h.send == nil); broken != nil {
+			s.violate(broken)
+			h.abandon()
+			return false
+		}
+	}
+	if !s.track(h) {
+		h.abandon()
+		return false
+	}
+	h.account(header)
+	return true
 }
 
 // afterFunc is context.AfterFunc, except that stop waits for f if it has begun,

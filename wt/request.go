@@ -160,6 +160,7 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 	r.answered = ErrAnswered
 	session := newSession(r.conn, r.stream, r.frames, r.ctx, r.cancel)
 	session.draft, session.subprotocol, session.request = r.Draft, o.Subprotocol, r
+	session.flow = newFlow(session, r.conn.localSettings(), r.conn.peer)
 	// The answer is queued before anything of the session can be. It is the
 	// first data on the stream, so only an exhausted connection window stops it.
 	if err := r.stream.TryWriteAll(b); err != nil {

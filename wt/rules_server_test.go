@@ -36,7 +36,7 @@ func connectPeer(t *testing.T) (*peer, io.ReadWriter, *wt.Session) {
 
 // What a server declares, so that clients of every draft connect.
 func TestServerSettings(t *testing.T) {
-	p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), MaxHeaderBytes: 5000})
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), MaxHeaderBytes: 5000, MaxSessionData: 7000, MaxIncomingStreams: 80, MaxIncomingUniStreams: 90})
 	stream := must(p.conn.AcceptUniStream(t.Context()))(t)
 	if typ := must(readVarint(stream))(t); typ != 0 {
 		t.Fatalf("stream of type %#x, want control", typ)
@@ -49,7 +49,8 @@ func TestServerSettings(t *testing.T) {
 	for r := bytes.NewReader(payload); r.Len() > 0; {
 		got[must(readVarint(r))(t)] = must(readVarint(r))(t)
 	}
-	want := map[uint64]uint64{6: 5000, 8: 1, 0x33: 1, 0x2b603742: 1, 0xc671706a: 1, 0x14e9cd29: 1, 0x2c7cf000: 1}
+	want := map[uint64]uint64{6: 5000, 8: 1, 0x33: 1, 0x2b603742: 1, 0xc671706a: 1, 0x14e9cd29: 1, 0x2c7cf000: 1,
+		0x2b61: 7000, 0x2b65: 80, 0x2b64: 90}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("SETTINGS %x, want %x", got, want)
 	}

@@ -46,9 +46,14 @@ type ServerConfig struct {
 	Logger *slog.Logger
 
 	// MaxSessionsPerConnection bounds the sessions that share a connection at a
-	// time. The default is 1, and until flow control is negotiated a larger number
-	// is an error; a further request is reset with H3_REQUEST_REJECTED.
+	// time, if the client negotiates flow control; else it is 1, as the drafts
+	// demand. A further request is reset with H3_REQUEST_REJECTED. The default is 1.
 	MaxSessionsPerConnection int
+	// MaxSessionData bounds the bytes on all streams of a session that the
+	// application has not read, if the client negotiates flow control; else QUIC's
+	// windows do so for the connection. The default is 16 MiB, which is more than
+	// QUIC's own default.
+	MaxSessionData int64
 	// MaxIncomingStreams bounds the bidirectional streams that a client may have
 	// open at a time, its CONNECT included. The default is 1024.
 	MaxIncomingStreams int64
@@ -84,6 +89,7 @@ const closeTimeout = 2 * time.Second
 // Defaults of limits that client and server share.
 const (
 	defaultIncomingStreams     = 1024
+	defaultSessionData         = 16 << 20
 	defaultPendingStreams      = 24
 	defaultPendingDatagrams    = 16
 	defaultQueuedDatagrams     = 128
@@ -137,6 +143,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 	}
 	err := errors.Join(
 		setDefault("MaxSessionsPerConnection", &config.MaxSessionsPerConnection, 1),
+		setDefault("MaxSessionData", &config.MaxSessionData, defaultSessionData),
 		setDefault("MaxIncomingStreams", &config.MaxIncomingStreams, defaultIncomingStreams),
 		setDefault("MaxIncomingUniStreams", &config.MaxIncomingUniStreams, defaultIncomingStreams),
 		setDefault("MaxPendingStreams", &config.MaxPendingStreams, defaultPendingStreams),
@@ -153,10 +160,6 @@ func NewServer(config ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("wt: MaxIncomingUniStreams is %d, less than the %d that HTTP/3 needs",
 			config.MaxIncomingUniStreams, minIncomingUniStreams)
 	}
-	if config.MaxSessionsPerConnection > 1 {
-		return nil, fmt.Errorf("wt: MaxSessionsPerConnection is %d; several sessions on a connection need flow control, which is not negotiated",
-			config.MaxSessionsPerConnection)
-	}
 	config.TLSConfig = serverTLS(config.TLSConfig)
 	config.QUICConfig = quicConfig(config.QUICConfig, config.MaxIncomingStreams, config.MaxIncomingUniStreams)
 	return &Server{
@@ -167,6 +170,9 @@ func NewServer(config ServerConfig) (*Server, error) {
 			maxPendingDatagrams: config.MaxPendingDatagrams,
 			maxQueuedDatagrams:  config.MaxQueuedDatagrams,
 			maxHeaderBytes:      config.MaxHeaderBytes,
+			maxSessionData:      config.MaxSessionData,
+			maxStreams:          config.MaxIncomingStreams,
+			maxUniStreams:       config.MaxIncomingUniStreams,
 			handshakeTimeout:    config.HandshakeTimeout,
 			streamHeaderTimeout: config.StreamHeaderTimeout,
 			closeTimeout:        closeTimeout,

@@ -47,10 +47,8 @@ type Session struct {
 	// done is closed at the end of run.
 	done chan struct{}
 
-	// Guarded by capsules: the order of capsules and FIN on the CONNECT stream.
-	// It is held over TryWriteAll alone, which does not wait.
-	capsules sync.Mutex
-	finished bool // no capsule may follow
+	outbox outbox // of the CONNECT stream
+	flow   *flow  // nil where it is not negotiated; set before run
 
 	// ended says why the session ended, and is nil while it has not. It is set
 	// once, with mu held.
@@ -64,7 +62,7 @@ type Session struct {
 // newSession makes the session of a CONNECT stream. ctx is its lifetime, ended
 // by cancel with the *SessionError.
 func newSession(c *conn, stream *quic.Stream, frames *frameReader, ctx context.Context, cancel context.CancelCauseFunc) *Session {
-	return &Session{
+	s := &Session{
 		conn:      c,
 		id:        uint64(stream.StreamID()),
 		stream:    stream,
@@ -78,6 +76,8 @@ func newSession(c *conn, stream *quic.Stream, frames *frameReader, ctx context.C
 		done:      make(chan struct{}),
 		streams:   make(map[*halves]struct{}),
 	}
+	s.outbox.session = s
+	return s
 }
 
 // run reads the CONNECT stream until it ends, and ends the session with it. It
@@ -88,20 +88,14 @@ func (s *Session) run() {
 	s.end(ended)
 
 	// The peer's FIN, if there was one, has been read. Our side ends as well:
-	// with FIN, unless the stream broke off.
-	s.capsules.Lock()
-	finished := s.finished
-	s.finished = true
-	s.capsules.Unlock()
-	if code != 0 {
+	// with FIN, unless the stream broke off or has ended already.
+	if code == 0 {
+		s.outbox.sendFIN()
+	} else {
 		s.stream.CancelRead(code)
-	}
-	switch {
-	case finished: // by the one who closes
-	case code != 0:
-		s.stream.CancelWrite(code)
-	default:
-		_ = s.stream.Close()
+		if s.outbox.endUnwritten() {
+			s.stream.CancelWrite(code)
+		}
 	}
 
 	s.mu.Lock()
@@ -130,10 +124,13 @@ func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
 		var code uint32
 		var reason string
 		if err == nil {
-			switch typ {
-			case capsuleDrain:
+			switch {
+			case typ == capsuleDrain:
 				s.markDraining()
-			case capsuleClose:
+			case isFlowCapsule(typ) && s.flow != nil:
+				// Without flow control they are ignored (draft §5.1).
+				err = s.flow.handleCapsule(typ, capsules)
+			case typ == capsuleClose:
 				var value []byte
 				if value, err = capsules.value(maxCloseSize); err == nil {
 					code, reason, err = parseCloseCapsule(value)
@@ -232,7 +229,10 @@ func (s *Session) Close() error { return s.CloseWithError(0, "") }
 func (s *Session) CloseWithError(code uint32, reason string) error {
 	reason = closeReason(reason)
 	if s.end(&SessionError{Code: code, Reason: reason, By: Us}) {
-		s.sendClose(code, reason)
+		deadline := time.Now().Add(s.conn.limits.closeTimeout)
+		_ = s.stream.SetReadDeadline(deadline)
+		_ = s.stream.SetWriteDeadline(deadline)
+		s.outbox.sendClose(code, reason)
 	}
 	<-s.done
 	if s.released != nil {
@@ -241,41 +241,15 @@ func (s *Session) CloseWithError(code uint32, reason string) error {
 	return nil
 }
 
-// sendClose sends the close and FIN, and bounds the wait for the peer's.
-func (s *Session) sendClose(code uint32, reason string) {
-	deadline := time.Now().Add(s.conn.limits.closeTimeout)
-	_ = s.stream.SetReadDeadline(deadline)
-	b := appendCloseCapsule(nil, code, reason)
-	s.capsules.Lock()
-	if s.finished {
-		s.capsules.Unlock()
-		return
+// violate ends the session because the peer broke a rule outside of the CONNECT
+// stream.
+func (s *Session) violate(rule *protocolError) {
+	if s.end(&SessionError{By: Us, Err: rule}) {
+		if s.outbox.endUnwritten() {
+			s.stream.CancelWrite(quic.StreamErrorCode(rule.code))
+		}
+		s.stream.CancelRead(quic.StreamErrorCode(rule.code))
 	}
-	s.finished = true // and now this call alone writes
-	s.capsules.Unlock()
-	_ = s.stream.SetWriteDeadline(deadline)
-	if _, err := s.stream.Write(b); err != nil {
-		s.stream.CancelWrite(codeSessionGone)
-		return
-	}
-	_ = s.stream.Close()
-}
-
-// sendCapsule sends a capsule if it can be queued at once.
-func (s *Session) sendCapsule(typ uint64, value []byte) error {
-	b := appendCapsule(nil, typ, value)
-	s.capsules.Lock()
-	var err error
-	if s.finished {
-		err = ErrSessionClosed
-	} else {
-		err = s.stream.TryWriteAll(b)
-	}
-	s.capsules.Unlock()
-	if err != nil {
-		return s.translate(err)
-	}
-	return nil
 }
 
 // Context returns a context that ends with the session. Its cause is the
@@ -283,14 +257,11 @@ func (s *Session) sendCapsule(typ uint64, value []byte) error {
 func (s *Session) Context() context.Context { return s.ctx }
 
 // Drain asks the peer to end the session soon. The session goes on; nothing is
-// refused. It does not wait: if the peer's flow control does not let the request
-// out, it returns an error that matches [ErrWouldBlock]
+// refused. It does not wait until the request is sent
 // (draft-ietf-webtrans-http3-16 §4.7).
 func (s *Session) Drain() error {
-	if err := s.endedWith(); err != nil {
-		return err
-	}
-	return s.sendCapsule(capsuleDrain, nil)
+	s.outbox.sendDrain()
+	return s.endedWith()
 }
 
 // Draining returns a channel that is closed when the peer asked to end the
@@ -334,8 +305,11 @@ func (s *Session) track(h *halves) bool {
 // untrack forgets a stream of which both directions are over.
 func (s *Session) untrack(h *halves) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.streams, h)
+	s.mu.Unlock()
+	if s.flow != nil && h.remote {
+		s.flow.closed(h.send == nil)
+	}
 }
 
 // translate turns an error of QUIC into one of this package.

@@ -83,20 +83,6 @@ type settings struct {
 	initialMaxBidi uint64
 }
 
-// localSettings are what this package declares. One declaration serves every
-// draft, and both sides send it: a server reads a client's draft from it.
-func localSettings(maxHeaderBytes int) settings {
-	return settings{
-		connectProtocol:   true,
-		datagram:          true,
-		maxFieldSection:   uint64(maxHeaderBytes),
-		enableDraft02:     1,
-		maxSessionsDraft7: 1,
-		maxSessions:       1,
-		enabled:           1,
-	}
-}
-
 // appendSettings appends the payload of a SETTINGS frame.
 func appendSettings(b []byte, s settings) []byte {
 	add := func(id, value uint64) {

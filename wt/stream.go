@@ -13,6 +13,7 @@ import (
 // sender is the sending side of a QUIC stream.
 type sender interface {
 	Write([]byte) (int, error)
+	WriteWithLimit([]byte, func(int) int) (int, error)
 	TryWriteAll([]byte) error
 	Close() error
 	CancelWrite(quic.StreamErrorCode)
@@ -36,6 +37,7 @@ type halves struct {
 	// Static after construction.
 	session *Session
 	id      int64
+	remote  bool     // whether the peer opened it
 	send    sender   // nil on a ReceiveStream
 	receive receiver // nil on a SendStream
 
@@ -43,6 +45,12 @@ type halves struct {
 	// headerTaken, and written with the first data.
 	header      []byte
 	headerTaken atomic.Bool
+
+	// Under flow control alone: the write deadline, in nanoseconds since 1970, 0 for
+	// none; and the account of what was received, guarded by the flow's mu.
+	writeDeadline atomic.Int64
+	in            incoming
+	onEnd         atomic.Pointer[func()]
 
 	// over counts the directions that have ended, as a set of bits.
 	over atomic.Uint32
@@ -102,14 +110,36 @@ func (h *halves) write(p []byte) (int, error) {
 	written := 0
 	if h.headerTaken.CompareAndSwap(false, true) {
 		first := p[:min(len(p), firstChunk)]
+		if h.session.flow != nil {
+			first = nil // data is counted, headers are not
+		}
 		n, err := h.writeHeader(first)
 		if err != nil {
 			return n, h.sendError(err)
 		}
 		written = n
 	}
-	n, err := h.send.Write(p[written:])
+	n, err := h.writeData(p[written:])
 	return written + n, h.sendError(err)
+}
+
+// writeData writes within the session's flow control, where there is one.
+func (h *halves) writeData(p []byte) (int, error) {
+	flow := h.session.flow
+	if flow == nil {
+		return h.send.Write(p)
+	}
+	written := 0
+	for {
+		n, err := h.send.WriteWithLimit(p[written:], flow.take)
+		written += n
+		if !errors.Is(err, quic.ErrWriteLimitReached) {
+			return written, err
+		}
+		if err := flow.awaitData(h); err != nil {
+			return written, err
+		}
+	}
 }
 
 // writeHeader writes the header and the first data after it, and returns how
@@ -134,17 +164,28 @@ func (h *halves) tryWriteAll(p []byte) error {
 	if err := h.session.endedWith(); err != nil {
 		return err
 	}
-	if !h.headerTaken.CompareAndSwap(false, true) {
-		return h.sendError(h.send.TryWriteAll(p))
+	flow := h.session.flow
+	if flow != nil && !flow.takeAll(len(p)) {
+		return ErrWouldBlock
 	}
-	b := make([]byte, 0, len(h.header)+len(p))
-	b = append(append(b, h.header...), p...)
+	b, withHeader := p, h.headerTaken.CompareAndSwap(false, true)
+	if withHeader {
+		b = make([]byte, 0, len(h.header)+len(p))
+		b = append(append(b, h.header...), p...)
+	}
 	if err := h.send.TryWriteAll(b); err != nil {
-		h.headerTaken.Store(false)
+		if withHeader {
+			h.headerTaken.Store(false)
+		}
+		if flow != nil {
+			flow.untake(len(p))
+		}
 		return h.sendError(err)
 	}
-	h.send.SetReliableBoundary()
-	h.header = nil
+	if withHeader {
+		h.send.SetReliableBoundary()
+		h.header = nil
+	}
 	return nil
 }
 
@@ -182,23 +223,66 @@ func (h *halves) cancelWrite(code uint32) {
 
 func (h *halves) read(p []byte) (int, error) {
 	n, err := h.receive.Read(p)
+	if n > 0 && h.session.flow != nil {
+		h.session.flow.received(&h.in, n)
+	}
 	if err == nil {
 		return n, nil
 	}
 	var cancelled *quic.StreamError
 	if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
-		h.finish(receiveOver)
+		h.finishReceive()
 	}
 	return n, h.session.translate(err)
 }
 
 func (h *halves) cancelRead(code uint32) {
 	h.receive.CancelRead(httpCode(code))
+	h.finishReceive()
+}
+
+// finishReceive notes that nothing more is read.
+func (h *halves) finishReceive() {
+	if h.session.flow != nil {
+		h.session.flow.abandoned(&h.in)
+	}
 	h.finish(receiveOver)
 }
 
+// account has QUIC tell the flow control how much a stream has received in all.
+// It is called once, before the stream is the application's.
+func (h *halves) account(header int) {
+	flow := h.session.flow
+	if flow == nil {
+		return
+	}
+	h.in.header = uint64(header)
+	h.receive.SetReceiveFinalSizeCallback(func(size int64) {
+		flow.finalSize(&h.in, uint64(size))
+		if f := h.onEnd.Load(); f != nil {
+			h.runOnEnd(f)
+		}
+	})
+}
+
+// onReceiveEnd sets what runs at the end of what the peer sends. QUIC has room
+// for one callback, and flow control takes it.
 func (h *halves) onReceiveEnd(f func()) {
-	h.receive.SetReceiveFinalSizeCallback(func(int64) { f() })
+	if h.session.flow == nil {
+		h.receive.SetReceiveFinalSizeCallback(func(int64) { f() })
+		return
+	}
+	h.onEnd.Store(&f)
+	if h.session.flow.isFinal(&h.in) {
+		h.runOnEnd(&f)
+	}
+}
+
+// runOnEnd runs f unless it ran already or another took its place.
+func (h *halves) runOnEnd(f *func()) {
+	if h.onEnd.CompareAndSwap(f, nil) {
+		(*f)()
+	}
 }
 
 // sendError translates an error of the sending side, and takes note of its end.
@@ -351,6 +435,14 @@ func (h *halves) setReadDeadline(t time.Time) error {
 // setWriteDeadline never undoes the interruption of an ended session.
 func (h *halves) setWriteDeadline(t time.Time) error {
 	err := h.send.SetWriteDeadline(t)
+	if flow := h.session.flow; flow != nil {
+		nanos := int64(0)
+		if !t.IsZero() {
+			nanos = t.UnixNano()
+		}
+		h.writeDeadline.Store(nanos)
+		flow.signal()
+	}
 	if h.session.endedWith() != nil {
 		h.interrupt()
 	}

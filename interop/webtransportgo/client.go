@@ -31,7 +31,7 @@ type result struct {
 func checkServer(url string, hash [sha256.Size]byte, in io.Reader, out *lines) error {
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
 	defer cancel()
-	transport := &webtransport.Transport{ApplicationProtocols: []string{"interop.v1", "other"}}
+	transport := &webtransport.Transport{ApplicationProtocols: []string{"interop.v1", "other"}, Config: flowControl()}
 	defer transport.Close()
 
 	session, conn, err := dial(ctx, transport, url, "/echo", hash)

@@ -29,6 +29,11 @@ type place struct {
 // subprotocols are those that both peers of a test know.
 func subprotocols() []string { return []string{"interop.v2", "interop.v1"} }
 
+// flowControl declares limits of a session that its checks exceed many times.
+func flowControl() *webtransport.Config {
+	return &webtransport.Config{MaxIncomingData: 64 << 10, MaxIncomingStreams: 10, MaxIncomingUniStreams: 10}
+}
+
 // serve echoes at /echo and closes at /close, until in ends.
 func serve(in io.Reader, out *lines) error {
 	certificate, hash, err := selfSigned()
@@ -47,6 +52,7 @@ func serve(in io.Reader, out *lines) error {
 			Handler:    mux,
 		},
 		ApplicationProtocols: subprotocols(),
+		Config:               flowControl(),
 	}
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		session, err := server.Upgrade(w, r)
