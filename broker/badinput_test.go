@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/internal/memnet"
 )
 
 // raw returns a frame with any body.
@@ -336,12 +337,12 @@ func TestFlood(t *testing.T) {
 // A client that sends beyond the credit that it was told loses the publication,
 // and nothing else.
 func TestPublicationCredit(t *testing.T) {
-	n := &memNetwork{gate: make(chan struct{})}
+	n := &memNetwork{memnet.Network{Gate: make(chan struct{})}}
 	broke := newBroker(t, n, broker.Config{Limits: codec.Limits{PublicationCredit: 100}})
 	p, _ := welcomedPeer(t, n)
 	l := p.open()
 	l.send(codec.AppendPublication(nil, codec.Publication{Topic: "greedy", First: 1}))
-	n.shut.Store(true) // from here on the broker can tell nothing
+	n.Shut.Store(true) // from here on the broker can tell nothing
 	var b []byte
 	for i := range 8 {
 		b = codec.AppendPublish(b, codec.Publish{Sequence: uint64(i + 1), Payload: codec.Bytes(make([]byte, 80))})
@@ -350,7 +351,7 @@ func TestPublicationCredit(t *testing.T) {
 	// One ACK may have been made before the gate stopped it. Whatever it grants
 	// comes to less than what was sent.
 	eventually(t, func() bool { return broke.Stats().StreamsRefused == 1 })
-	close(n.gate)
+	close(n.Gate)
 	l.wantEnd(codec.CodeCreditExceeded)
 	p.wantAlive()
 }

@@ -63,8 +63,16 @@ func New(config Config) (*Broker, error) {
 // sink is the broker as its bus sees it.
 type sink Broker
 
-// Sequence implements Sink.
-func (s *sink) Sequence(m Message) (Position, error) { return (*Broker)(s).sequence(m) }
+// Sequence implements Sink. The bus may bring what no client of this broker could
+// have published.
+func (s *sink) Sequence(m Message) (Position, error) {
+	b := (*Broker)(s)
+	if err := b.checkPayload(m.Payload); err != nil {
+		b.counters.rejected.Add(1)
+		return Position{}, err
+	}
+	return b.sequence(m)
+}
 
 // Lost implements Sink.
 func (s *sink) Lost(pattern string) {

@@ -45,7 +45,7 @@ type Bus interface {
 // and do not block on clients.
 type Sink interface {
 	// Sequence gives m the next offset of its topic and delivers it to the
-	// subscriptions of this broker.
+	// subscriptions of this broker. It refuses what is above the payload limit.
 	Sequence(m Message) (Position, error)
 	// Lost tells that an unknown number of messages that pattern matches did not
 	// reach this broker. pattern is one that Subscribe was called with.

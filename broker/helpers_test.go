@@ -4,9 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +13,7 @@ import (
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
-	"github.com/tidewire/tidewire/internal/memconn"
+	"github.com/tidewire/tidewire/internal/memnet"
 	"github.com/tidewire/tidewire/wt"
 )
 
@@ -94,94 +92,16 @@ func (n *wtNetwork) url() string {
 }
 
 // memNetwork is connections within the process.
-type memNetwork struct {
-	// While shut is set, writes of the broker wait for gate.
-	shut atomic.Bool
-	gate chan struct{}
-
-	mu     sync.Mutex
-	broker *broker.Broker
-	wg     sync.WaitGroup
-}
+type memNetwork struct{ memnet.Network }
 
 func (n *memNetwork) start(t *testing.T, b *broker.Broker) func() {
-	n.mu.Lock()
-	n.broker = b
-	n.mu.Unlock()
-	stop := sync.OnceFunc(func() {
-		n.mu.Lock()
-		n.broker = nil
-		n.mu.Unlock()
-		_ = b.Close()
-		n.wg.Wait()
-	})
+	stop := n.Serve(b)
 	t.Cleanup(stop)
 	return stop
 }
 
-func (n *memNetwork) config() client.Config { return client.Config{Dial: n.dial} }
+func (n *memNetwork) config() client.Config { return client.Config{Dial: n.Dial} }
 func (n *memNetwork) datagrams() bool       { return false }
-
-func (n *memNetwork) dial(ctx context.Context, _ string) (client.Conn, error) {
-	c, err := n.connect()
-	if err != nil {
-		return nil, err
-	}
-	return memClient{c}, nil
-}
-
-// connect returns the client's end of a connection to the broker.
-func (n *memNetwork) connect() (*memconn.Conn, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.broker == nil {
-		return nil, os.ErrNotExist
-	}
-	local, remote := memconn.Pair()
-	b := n.broker
-	n.wg.Go(func() { _ = b.ServeConn(context.Background(), memBroker{remote, n}) })
-	return local, nil
-}
-
-// memClient and memBroker are the two ends as the packages want them.
-type memClient struct{ *memconn.Conn }
-
-func (c memClient) OpenStream(ctx context.Context) (client.Stream, error) {
-	return c.Conn.OpenStream(ctx)
-}
-func (memClient) SendDatagram(context.Context, []byte) error { return broker.ErrNoDatagrams }
-func (memClient) ReceiveDatagram(context.Context) ([]byte, error) {
-	return nil, broker.ErrNoDatagrams
-}
-
-type memBroker struct {
-	*memconn.Conn
-	network *memNetwork
-}
-
-func (c memBroker) AcceptStream(ctx context.Context) (broker.Stream, error) {
-	stream, err := c.Conn.AcceptStream(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return gatedStream{stream, c.network}, nil
-}
-
-type gatedStream struct {
-	*memconn.Stream
-	network *memNetwork
-}
-
-func (s gatedStream) Write(p []byte) (int, error) {
-	if s.network.shut.Load() {
-		<-s.network.gate
-	}
-	return s.Stream.Write(p)
-}
-func (memBroker) SendDatagram(context.Context, []byte) error { return broker.ErrNoDatagrams }
-func (memBroker) ReceiveDatagram(context.Context) ([]byte, error) {
-	return nil, broker.ErrNoDatagrams
-}
 
 // newBroker starts a broker on a network.
 func newBroker(t *testing.T, n network, config broker.Config) *broker.Broker {

@@ -39,12 +39,12 @@ func (n *wtNetwork) raw(t *testing.T) client.Conn {
 
 func (n *memNetwork) raw(t *testing.T) client.Conn {
 	t.Helper()
-	c, err := n.connect()
+	c, err := n.Dial(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.CloseWithError(0, "") })
-	return memClient{c}
+	return c
 }
 
 type wtClient struct{ *wt.Session }
