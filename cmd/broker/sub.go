@@ -1,0 +1,159 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+
+	"github.com/tidewire/tidewire/client"
+)
+
+// subCommand is `broker sub`.
+type subCommand struct {
+	Pattern string `arg:"" help:"What to subscribe to: a topic, or a pattern with * for one token or > for the rest. Quote it for the shell."`
+	Count   uint64 `help:"End after this many messages; 0 is never." default:"0" placeholder:"N"`
+	JSON    bool   `name:"json" help:"Print one JSON object a line; a gap is one with the key gap."`
+	Class   string `help:"reliable: every message in order; sequenced: the newest, by datagram." enum:"reliable,sequenced" default:"reliable"`
+	connectFlags
+}
+
+// Help is shown by --help.
+func (*subCommand) Help() string {
+	return "Each message is a line: topic, offset, payload. The offset has # in front, or ~ if the message is a lossy one. " +
+		"Gaps, and what happens to the connection, are told on standard error."
+}
+
+// Run prints what comes, until Count messages have, or p's context ends.
+func (c *subCommand) Run(p *process) error {
+	connection, err := c.connect(p, connectionNotes(p.stderr))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	options := &client.SubscribeOptions{Class: client.Reliable}
+	if c.Class == "sequenced" {
+		options.Class = client.Sequenced
+	}
+	subscription, err := connection.Subscribe(p.ctx, c.Pattern, options)
+	if err != nil {
+		return c.ended(p, err)
+	}
+	defer subscription.Close()
+	fmt.Fprintf(p.stderr, "subscribed to %s\n", c.Pattern)
+	show := showText
+	if c.JSON {
+		show = showJSON
+	}
+	left := c.Count
+	for m, err := range subscription.Messages(p.ctx) {
+		if err != nil {
+			return c.ended(p, err)
+		}
+		if err := show(p, m); err != nil {
+			return err
+		}
+		if m.Gap != nil {
+			continue
+		}
+		if left--; left == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// ended makes the command's error of the one that ended the subscription. To be
+// interrupted is the usual end, unless messages were still to come.
+func (c *subCommand) ended(p *process, err error) error {
+	switch {
+	case p.ctx.Err() == nil:
+		target, _ := serverURL(c.Server)
+		return c.explain(err, target)
+	case c.Count > 0:
+		return errors.New("interrupted before all messages had come")
+	}
+	return nil
+}
+
+// connectionNotes tells on w when the connection is lost and when it is back.
+func connectionNotes(w io.Writer) func(client.State, error) {
+	var lost atomic.Bool
+	return func(state client.State, err error) {
+		switch {
+		case state == client.StateDisconnected && !lost.Swap(true):
+			fmt.Fprintf(w, "connection lost, trying again: %v\n", err)
+		case state == client.StateConnected && lost.Swap(false):
+			fmt.Fprintln(w, "connected again")
+		}
+	}
+}
+
+// showText prints a message as a line for people.
+func showText(p *process, m client.Message) error {
+	if m.Gap != nil {
+		_, err := fmt.Fprintf(p.stderr, "gap: %v\n", m.Gap)
+		return err
+	}
+	mode := '#'
+	if m.Lossy {
+		mode = '~'
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s  %c%d  %s\n", m.Topic, mode, m.Position.Offset, readable(m.Payload))
+	return err
+}
+
+// positionJSON and the types below are the objects of --json.
+type positionJSON struct {
+	Epoch  uint64 `json:"epoch"`
+	Offset uint64 `json:"offset"`
+}
+
+type messageJSON struct {
+	Topic string `json:"topic"`
+	positionJSON
+	Time      string `json:"time"` // RFC 3339, to the millisecond
+	Publisher string `json:"publisher,omitempty"`
+	Lossy     bool   `json:"lossy"`
+	Encoding  string `json:"encoding"`
+	// Payload is the value where JSON can hold it; else Base64 is set.
+	Payload json.RawMessage `json:"payload,omitempty"`
+	Base64  *string         `json:"payload_base64,omitempty"`
+}
+
+type gapJSON struct {
+	Gap struct {
+		Topic  string        `json:"topic,omitempty"` // left out: any that the pattern matches
+		From   *positionJSON `json:"from,omitempty"`  // left out: not known
+		To     *positionJSON `json:"to,omitempty"`
+		Reason string        `json:"reason"`
+		Count  uint64        `json:"count,omitempty"` // left out: not known
+	} `json:"gap"`
+}
+
+// showJSON prints a message or gap as one line of JSON.
+func showJSON(p *process, m client.Message) error {
+	encoder := json.NewEncoder(p.stdout)
+	encoder.SetEscapeHTML(false)
+	if m.Gap != nil {
+		var g gapJSON
+		g.Gap.Topic, g.Gap.Reason, g.Gap.Count = m.Gap.Topic, m.Gap.Reason.String(), m.Gap.Count
+		g.Gap.From, g.Gap.To = (*positionJSON)(m.Gap.From), (*positionJSON)(m.Gap.To)
+		return encoder.Encode(g)
+	}
+	object := messageJSON{
+		Topic:        m.Topic,
+		positionJSON: positionJSON(m.Position),
+		Time:         m.Time.UTC().Format("2006-01-02T15:04:05.000Z07:00"),
+		Lossy:        m.Lossy,
+		Encoding:     m.Payload.Encoding.String(),
+	}
+	if m.Publisher != uuid.Nil {
+		object.Publisher = m.Publisher.String()
+	}
+	object.Payload, object.Base64 = jsonPayload(m.Payload)
+	return encoder.Encode(object)
+}
