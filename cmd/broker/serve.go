@@ -47,6 +47,7 @@ type serveCommand struct {
 	Origin []string `group:"network" name:"allow-origin" help:"Origin of pages that may connect, such as https://app.example, or * for any; repeatable. Always welcome: the broker's own page, and on loopback every page of this machine." placeholder:"ORIGIN" env:"TIDEWIRE_ALLOW_ORIGIN"`
 	Expose []string `group:"network" help:"What of HTTP other machines may see beside /healthz: page, metrics; repeatable." enum:"page,metrics" placeholder:"WHAT" env:"TIDEWIRE_EXPOSE"`
 
+	natsFlags  `group:"network"`
 	authFlags  `group:"auth"`
 	limitFlags `group:"limits"`
 
@@ -85,9 +86,10 @@ type house struct {
 	tls      *tls.Config
 	identity *wt.Identity // nil with --cert
 	auth     broker.Authenticator
-	tokens   bool   // clients need a token
-	unsaved  error  // why the identity is not stored; nil if it is
-	addr     string // where the sockets are bound; set once they are
+	tokens   bool           // clients need a token
+	bus      broker.OpenBus // nil: the broker stands alone
+	unsaved  error          // why the identity is not stored; nil if it is
+	addr     string         // where the sockets are bound; set once they are
 }
 
 // house checks the settings, and reads the files that they name.
@@ -105,6 +107,9 @@ func (c *serveCommand) house(p *process) (*house, error) {
 		return nil, err
 	}
 	if h.auth, h.tokens, err = c.authenticator(); err != nil {
+		return nil, err
+	}
+	if h.bus, err = c.natsFlags.bus(c.Name, h.log); err != nil {
 		return nil, err
 	}
 	if err := h.checkClosed(); err != nil {
@@ -181,10 +186,10 @@ type server struct {
 // open makes the broker and what serves it.
 func (h *house) open() (*server, error) {
 	config := h.command.brokerConfig()
-	config.Authenticator, config.Logger, config.Name = h.auth, h.log, h.command.Name
+	config.Authenticator, config.Bus, config.Logger, config.Name = h.auth, h.bus, h.log, h.command.Name
 	b, err := broker.New(config)
 	if err != nil {
-		return nil, usagef("%v", err)
+		return nil, h.command.explainBus(err)
 	}
 	s := &server{log: h.log, broker: b, health: new(health), tls: h.identity == nil}
 	s.wt, err = wt.NewServer(wt.ServerConfig{
