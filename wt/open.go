@@ -91,7 +91,7 @@ func (s *Session) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
 // session.
 func (s *Session) receiveStream(stream *quic.Stream, header int) {
 	accepted := &Stream{halves{session: s, id: int64(stream.StreamID()), remote: true, send: stream, receive: stream}}
-	accepted.h.headerTaken.Store(true) // the opener sends it
+	accepted.h.headerState.Store(headerTaken) // the opener sends it
 	if s.admit(&accepted.h, header) {
 		s.bidi.put(accepted, 0)
 	}

@@ -41,10 +41,13 @@ type halves struct {
 	send    sender   // nil on a ReceiveStream
 	receive receiver // nil on a SendStream
 
-	// header is what has to go out before any data. It is owned by whoever takes
-	// headerTaken, and written with the first data.
+	// header is what has to go out before any data, and goes with the first. It is
+	// owned by whoever takes headerState from headerDue.
 	header      []byte
-	headerTaken atomic.Bool
+	headerState atomic.Uint32
+	// cancelCode is that of the first reset before the first write. It is set
+	// before headerState becomes headerCancelled.
+	cancelCode atomic.Uint64
 
 	// Under flow control alone: the write deadline, in nanoseconds since 1970, 0 for
 	// none; and the account of what was received, guarded by the flow's mu.
@@ -59,6 +62,13 @@ type halves struct {
 const (
 	sendOver    = 1
 	receiveOver = 2
+)
+
+// States of a stream's header.
+const (
+	headerDue       = iota
+	headerTaken     // by the write that carries it; or the peer opened the stream
+	headerCancelled // by a reset, which sends it alone; no data may follow
 )
 
 // firstChunk is how much data goes out in one write with the stream's header,
@@ -108,7 +118,7 @@ func (h *halves) write(p []byte) (int, error) {
 		return 0, err
 	}
 	written := 0
-	if h.headerTaken.CompareAndSwap(false, true) {
+	if h.headerState.CompareAndSwap(headerDue, headerTaken) {
 		first := p[:min(len(p), firstChunk)]
 		if h.session.flow != nil {
 			first = nil // data is counted, headers are not
@@ -118,6 +128,8 @@ func (h *halves) write(p []byte) (int, error) {
 			return n, h.sendError(err)
 		}
 		written = n
+	} else if err := h.cancelledUnsent(); err != nil {
+		return 0, err
 	}
 	n, err := h.writeData(p[written:])
 	return written + n, h.sendError(err)
@@ -151,7 +163,7 @@ func (h *halves) writeHeader(first []byte) (int, error) {
 	n, err := h.send.Write(b)
 	if n < len(h.header) {
 		h.header = h.header[n:]
-		h.headerTaken.Store(false)
+		h.headerState.Store(headerDue)
 		return 0, err
 	}
 	h.send.SetReliableBoundary()
@@ -165,17 +177,25 @@ func (h *halves) tryWriteAll(p []byte) error {
 		return err
 	}
 	flow := h.session.flow
+	b, withHeader := p, h.headerState.CompareAndSwap(headerDue, headerTaken)
+	if !withHeader {
+		if err := h.cancelledUnsent(); err != nil {
+			return err
+		}
+	}
 	if flow != nil && !flow.takeAll(len(p)) {
+		if withHeader {
+			h.headerState.Store(headerDue)
+		}
 		return ErrWouldBlock
 	}
-	b, withHeader := p, h.headerTaken.CompareAndSwap(false, true)
 	if withHeader {
 		b = make([]byte, 0, len(h.header)+len(p))
 		b = append(append(b, h.header...), p...)
 	}
 	if err := h.send.TryWriteAll(b); err != nil {
 		if withHeader {
-			h.headerTaken.Store(false)
+			h.headerState.Store(headerDue)
 		}
 		if flow != nil {
 			flow.untake(len(p))
@@ -193,10 +213,12 @@ func (h *halves) close() error {
 	if err := h.session.endedWith(); err != nil {
 		return err
 	}
-	if h.headerTaken.CompareAndSwap(false, true) {
+	if h.headerState.CompareAndSwap(headerDue, headerTaken) {
 		if _, err := h.writeHeader(nil); err != nil {
 			return h.sendError(err)
 		}
+	} else if err := h.cancelledUnsent(); err != nil {
+		return err
 	}
 	err := h.send.Close()
 	h.finish(sendOver)
@@ -211,14 +233,34 @@ func (h *halves) close() error {
 func (h *halves) cancelWrite(code uint32) {
 	// The receiver learns of the reset only if it knows the stream's session, so
 	// the header goes first (draft-ietf-webtrans-http3-16 §4.4).
-	if h.headerTaken.CompareAndSwap(false, true) {
-		if h.send.TryWriteAll(h.header) == nil {
-			h.send.SetReliableBoundary()
-		}
-		h.header = nil
+	if h.headerState.Load() == headerDue {
+		h.cancelUnsent(httpCode(code))
 	}
 	h.send.CancelWrite(httpCode(code))
 	h.finish(sendOver)
+}
+
+// cancelUnsent sends the header of a stream that is reset before its first
+// write. A write that comes at the same moment finds the stream cancelled, for
+// data in front of the header would be taken for something else.
+func (h *halves) cancelUnsent(code quic.StreamErrorCode) {
+	h.cancelCode.CompareAndSwap(0, uint64(code))
+	if !h.headerState.CompareAndSwap(headerDue, headerCancelled) {
+		return
+	}
+	if h.send.TryWriteAll(h.header) == nil {
+		h.send.SetReliableBoundary()
+	}
+	h.header = nil
+}
+
+// cancelledUnsent returns the error of a stream that was reset before its first
+// write, else nil.
+func (h *halves) cancelledUnsent() error {
+	if h.headerState.Load() != headerCancelled {
+		return nil
+	}
+	return newStreamError(&quic.StreamError{ErrorCode: quic.StreamErrorCode(h.cancelCode.Load())})
 }
 
 func (h *halves) read(p []byte) (int, error) {

@@ -191,10 +191,42 @@ func TestResetAndStopCodes(t *testing.T) {
 // code, where both sides have reliable resets.
 func TestResetBeforeFirstWrite(t *testing.T) {
 	client, server := wttest.Pair(t)
-	must(client.OpenUniStream(t.Context()))(t).CancelWrite(5)
+	reset := must(client.OpenUniStream(t.Context()))(t)
+	reset.CancelWrite(5)
+	reset.CancelWrite(6)
+	_, err := reset.Write([]byte("x"))
+	wantStreamError(t, err, false, 5)
+	wantStreamError(t, reset.TryWriteAll([]byte("x")), false, 5)
+	wantStreamError(t, reset.Close(), false, 5)
 	stream := must(server.AcceptUniStream(t.Context()))(t)
-	_, err := stream.Read(make([]byte, 1))
+	_, err = stream.Read(make([]byte, 1))
 	wantStreamError(t, err, true, 5)
+}
+
+// A first write and a reset at the same moment never put data in front of the
+// stream's header, for which the peer would end the connection. Whether the peer
+// learns of such a stream depends on which comes first.
+func TestResetBesideFirstWrite(t *testing.T) {
+	client, server := wttest.Pair(t)
+	for range 200 {
+		stream := must(client.OpenStream(t.Context()))(t)
+		var both sync.WaitGroup
+		both.Go(func() { _, _ = stream.Write([]byte{0, 1, 2, 3}) })
+		both.Go(func() { stream.CancelWrite(1) })
+		both.Wait()
+		stream.CancelRead(1)
+	}
+	last := must(client.OpenStream(t.Context()))(t)
+	check(t, write(last, "last"))
+	check(t, last.Close())
+	for {
+		stream := must(server.AcceptStream(t.Context()))(t)
+		b, err := io.ReadAll(stream)
+		if err == nil && string(b) == "last" {
+			return
+		}
+		wantStreamError(t, err, true, 1)
+	}
 }
 
 func TestOnReceiveEnd(t *testing.T) {
