@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"io"
 
 	"github.com/tidewire/tidewire/codec"
@@ -14,7 +15,7 @@ func (s *session) readControl(r *codec.Reader) {
 		f, err := r.Next()
 		if err != nil {
 			switch {
-			case err == io.EOF:
+			case errors.Is(err, io.EOF):
 				err = errDone
 			case s.conn.Context().Err() == nil:
 				err = asCoded(err, codec.CodeProtocolViolation)

@@ -77,7 +77,7 @@ func (p *publication) read(r *codec.Reader) {
 	for {
 		f, err := r.Next()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			p.end(codec.End{Code: codec.CodeOK})
 			return
 		case err != nil:

@@ -93,12 +93,6 @@ func (l *line) send(b []byte) {
 	}
 }
 
-// flood writes bytes that the broker may stop taking.
-func (l *line) flood(b []byte) {
-	_ = l.stream.SetWriteDeadline(time.Now().Add(deadline))
-	_, _ = l.stream.Write(b)
-}
-
 func (l *line) fin() { _ = l.stream.Close() }
 
 // want reads the next frame, which must be of a type.
@@ -135,7 +129,7 @@ func (l *line) wantEnd(code codec.Code) codec.End {
 		if e.Code != code {
 			l.t.Fatalf("END %s: %s; want %s", e.Code, e.Reason, code)
 		}
-		if _, err := l.reader.Next(); err != io.EOF {
+		if _, err := l.reader.Next(); !errors.Is(err, io.EOF) {
 			l.t.Fatalf("after END: %v, want FIN", err)
 		}
 		l.fin()

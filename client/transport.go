@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/tidewire/tidewire/wt"
@@ -37,9 +36,6 @@ type Stream interface {
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 }
-
-// errNoDatagrams is given where a connection has no datagrams.
-var errNoDatagrams = errors.New("client: the connection carries no datagrams")
 
 // dialWebTransport is the DialFunc of a Config that names none.
 func (c *Config) dialWebTransport(ctx context.Context, url string) (Conn, error) {

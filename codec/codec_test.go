@@ -65,7 +65,7 @@ func TestReaderEnds(t *testing.T) {
 	if _, err := r.Next(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("between frames: %v, want io.EOF", err)
 	}
 	r = NewReader(bytes.NewReader(whole[:2]), 100)

@@ -6,7 +6,7 @@ const Version = 1
 // Capability is a bit of HELLO's and WELCOME's capabilities (PROTOCOL §5.1).
 type Capability uint64
 
-// CapDatagrams: this side can send and take datagrams.
+// CapDatagrams says that this side can send and take datagrams.
 const CapDatagrams Capability = 1
 
 // Resume asks for the client id of an earlier connection (PROTOCOL §5.1).

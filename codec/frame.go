@@ -147,7 +147,7 @@ func (r *Reader) Next() (Frame, error) {
 			return Frame{}, err
 		}
 		if r.err != nil {
-			if r.err == io.EOF && r.Buffered() > 0 {
+			if errors.Is(r.err, io.EOF) && r.Buffered() > 0 {
 				return Frame{}, Errorf(CodeMalformedFrame, "the stream ended within a frame")
 			}
 			return Frame{}, r.err

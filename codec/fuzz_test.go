@@ -70,7 +70,7 @@ func FuzzReader(f *testing.F) {
 				t.Fatalf("byte by byte %x, %v; whole %x, %v", x.body, errX, y.body, errY)
 			}
 			if errX != nil {
-				if errX != io.EOF {
+				if !errors.Is(errX, io.EOF) {
 					wantCoded(t, errX)
 				}
 				return

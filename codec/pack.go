@@ -49,7 +49,8 @@ func (p *packer) WriteByte(c byte) error {
 func pack(b []byte, t Type, n int) *packer {
 	p := packers.Get().(*packer)
 	p.start = len(b)
-	p.b = append(b, 0, 0)
+	p.b = b
+	p.b = append(p.b, 0, 0)
 	p.array(n + 1)
 	p.uint(uint64(t))
 	return p

@@ -1,6 +1,9 @@
 package codec
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Class is the delivery class of a subscription (PROTOCOL §9).
 type Class uint8
@@ -61,7 +64,8 @@ func ParseSubscribe(f Frame) (Subscribe, error) {
 	s.Pattern = u.text(MaxFirstFrame)
 	class, priority := u.uint(), u.uint()
 	s.Credit = u.uint()
-	reserved := !u.absent() || !u.absent()
+	from, options := u.absent(), u.absent()
+	reserved := !from || !options
 	if u.err == nil {
 		switch {
 		case s.Number == 0 || s.Credit == 0:
@@ -88,7 +92,7 @@ func ParseSubscribe(f Frame) (Subscribe, error) {
 
 // failOn keeps an error of a check of this package.
 func (u *unpacker) failOn(err error) {
-	if e, ok := err.(*Error); ok {
+	if e, ok := errors.AsType[*Error](err); ok {
 		u.fail(e)
 	}
 }
@@ -122,7 +126,7 @@ func ParseSubscribed(f Frame) (Subscribed, error) {
 		if u.err == nil && s.Topic == 0 {
 			u.malformed("a topic's number is at least 1")
 		}
-	} else if !u.absent() || !u.absent() {
+	} else if epoch, offset := u.absent(), u.absent(); !epoch || !offset {
 		u.malformed("an epoch or offset without a topic")
 	}
 	if err := u.done(); err != nil {

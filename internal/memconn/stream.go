@@ -1,6 +1,7 @@
 package memconn
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -100,7 +101,7 @@ func (p *pipe) read(b []byte) (int, error) {
 }
 
 func isReset(err error) bool {
-	_, ok := err.(*ResetError)
+	_, ok := errors.AsType[*ResetError](err)
 	return ok
 }
 

@@ -1,0 +1,57 @@
+# make test is all that a fresh machine with Go and Node needs: it installs the
+# rest. make help lists the targets.
+
+GO      ?= go
+TOOL    := $(GO) tool -modfile=tools/go.mod
+FUZZ    ?= 5m
+SOAK    ?= 20
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+
+.PHONY: help run chat test test-go test-web test-browsers deps browsers lint build-web soak fuzz bench
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: ## run a broker on this machine, and tell what to do next
+	$(GO) run ./cmd/broker
+
+chat: ## run the chat
+	$(GO) run ./examples/chat
+
+test: deps browsers test-go test-web test-browsers ## install what is needed, and pass every test
+
+test-go: ## Go, under the race detector, with checks for leaks
+	$(GO) test -race ./...
+
+test-web: deps ## the browser client: linter, types, tests, size, what is embedded
+	cd web/js && npm run check
+
+test-browsers: deps browsers ## the browser client and the chat in Chromium and Firefox
+	cd web/js && npm run e2e
+	node examples/chat/e2e/run.mjs
+
+deps: web/js/node_modules/.package-lock.json
+
+web/js/node_modules/.package-lock.json: web/js/package-lock.json
+	cd web/js && npm ci --no-audit --no-fund
+	touch $@
+
+browsers: ## install Chromium and Firefox, or say what is missing
+	scripts/browsers
+
+build-web: deps ## build the browser client that the Go programs embed
+	cd web/js && npm run build
+
+lint: deps ## every linter
+	scripts/lint
+
+soak: ## what runs long: every fuzz target for FUZZ, every Go test SOAK times
+	$(GO) test -race -count=$(SOAK) -timeout=2h ./...
+	$(MAKE) fuzz
+
+fuzz: ## every fuzz target for FUZZ
+	scripts/fuzz $(FUZZ)
+
+bench: ## benchmarks, and the broker beside its peers
+	$(GO) test -run='^$$' -bench=. -benchmem ./...
+	scripts/bench
