@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/quicvarint"
 )
 
 // limits are the bounds that a connection holds its peer to.
@@ -62,7 +61,7 @@ type conn struct {
 	// nextRequest is above the id of every request stream there has been. A
 	// smaller id that is not in requests is that of an ended one.
 	nextRequest uint64
-	sessions    int // of requests, those that are or become sessions
+	sessions    int // of requests, those that count as sessions
 	pending     pending
 	// idle closes the connection when it has had no request for handshakeTimeout.
 	// It exists on servers, and is stopped while there are requests.
@@ -91,25 +90,6 @@ func newConn(q *quic.Conn, isClient bool, l limits, logger *slog.Logger) *conn {
 	}
 	c.datagrams = newDatagramSender(c)
 	return c
-}
-
-// start opens the control stream and sends SETTINGS. It waits for nothing but
-// the peer's stream credit, which every HTTP/3 peer grants (RFC 9114 §6.2).
-func (c *conn) start() error {
-	control, err := c.quic.OpenUniStream()
-	if err != nil {
-		return c.fail(connectionError(codeGeneralProtocolError, "no credit for a control stream"))
-	}
-	payload := appendSettings(nil, c.localSettings())
-	b := quicvarint.Append(nil, streamControl)
-	b = appendFrameHeader(b, frameSettings, uint64(len(payload)))
-	if err := control.TryWriteAll(append(b, payload...)); err != nil {
-		return c.fail(connectionError(codeGeneralProtocolError, "no credit for SETTINGS"))
-	}
-	// GOAWAY must not wait behind streams.
-	control.SetPriority(0, false)
-	c.control = control
-	return nil
 }
 
 // run serves the connection until it ends, and returns when nothing is left of
@@ -142,26 +122,6 @@ func (c *conn) run() {
 		session.end(&SessionError{By: Transport, Err: err})
 	}
 	c.goroutines.Wait()
-}
-
-// localSettings are what this side declares. One declaration serves every draft,
-// and both sides send it: a server reads a client's draft from it.
-func (c *conn) localSettings() settings {
-	s := settings{
-		connectProtocol:   true,
-		datagram:          true,
-		maxFieldSection:   uint64(c.limits.maxHeaderBytes),
-		enableDraft02:     1,
-		maxSessionsDraft7: 1,
-		maxSessions:       1,
-		enabled:           1,
-	}
-	if c.limits.maxSessionData > 0 {
-		s.initialMaxData = uint64(c.limits.maxSessionData)
-		s.initialMaxBidi = uint64(c.limits.maxStreams)
-		s.initialMaxUni = uint64(c.limits.maxUniStreams)
-	}
-	return s
 }
 
 // maxSessions is how many sessions the connection may carry at a time: one,
@@ -237,9 +197,7 @@ func (c *conn) removeRequest(id uint64) {
 	c.mu.Lock()
 	session, known := c.requests[id]
 	delete(c.requests, id)
-	if session != nil {
-		c.sessions--
-	}
+	c.freeLocked(session)
 	waiters, _ := c.pending.takeLocked(id)
 	last := known && len(c.requests) == 0 && !c.ended
 	// A client's connection lives as long as its session, and that of a server
@@ -257,6 +215,21 @@ func (c *conn) removeRequest(id uint64) {
 	}
 }
 
+// freeSession makes room for another session in place of one that has ended and
+// whose end the peer is about to learn.
+func (c *conn) freeSession(session *Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.freeLocked(session)
+}
+
+func (c *conn) freeLocked(session *Session) {
+	if session != nil && session.counted {
+		session.counted = false
+		c.sessions--
+	}
+}
+
 // addSession makes the request its session. It reports false if the connection
 // has ended, or has as many sessions as it may have.
 func (c *conn) addSession(session *Session) bool {
@@ -266,6 +239,7 @@ func (c *conn) addSession(session *Session) bool {
 		return false
 	}
 	c.sessions++
+	session.counted = true
 	c.requests[session.id] = session
 	waiters, datagrams := c.pending.takeLocked(session.id)
 	c.mu.Unlock()
@@ -440,164 +414,4 @@ func (c *conn) readUniStreamHeader(stream *quic.ReceiveStream) {
 	default:
 		stream.CancelRead(codeStreamCreationError)
 	}
-}
-
-// addCritical registers a stream of which a peer has one (RFC 9114 §6.2.1, RFC
-// 9204 §4.2). At a second one it ends the connection and reports false.
-func (c *conn) addCritical(typ uint64) bool {
-	c.mu.Lock()
-	second := c.critical[typ]
-	c.critical[typ] = true
-	c.mu.Unlock()
-	if second {
-		_ = c.fail(connectionError(codeStreamCreationError, "second stream of type %#x", typ))
-	}
-	return !second
-}
-
-func closedCritical(typ uint64) error {
-	return connectionError(codeClosedCriticalStream, "stream of type %#x closed", typ)
-}
-
-// readControl reads the peer's control stream as long as the connection lives.
-func (c *conn) readControl(stream *quic.ReceiveStream) {
-	frames := newFrameReader(stream)
-	for first := true; ; first = false {
-		typ, length, err := frames.next()
-		if err == nil {
-			err = c.handleControlFrame(frames, typ, length, first)
-		}
-		if err != nil {
-			var cancelled *quic.StreamError
-			if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
-				err = closedCritical(streamControl)
-			}
-			_ = c.fail(err)
-			return
-		}
-	}
-}
-
-// handleControlFrame handles one frame of the control stream (RFC 9114 §7.2).
-func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first bool) error {
-	if first != (typ == frameSettings) {
-		if first {
-			return connectionError(codeMissingSettings, "frame %#x before SETTINGS", typ)
-		}
-		return connectionError(codeFrameUnexpected, "second SETTINGS")
-	}
-	switch typ {
-	case frameSettings:
-		if length > maxSettingsSize {
-			return connectionError(codeExcessiveLoad, "SETTINGS of %d bytes", length)
-		}
-		payload, err := frames.payload()
-		if err != nil {
-			return err
-		}
-		if c.peer, err = parseSettings(payload); err != nil {
-			return err
-		}
-		close(c.settled)
-		return nil
-	case frameGoAway:
-		return c.handleGoAway(frames, length)
-	case frameMaxPushID:
-		if c.isClient {
-			return connectionError(codeFrameUnexpected, "MAX_PUSH_ID from a server")
-		}
-		return frames.skip()
-	case frameData, frameHeaders, framePushPromise:
-		return connectionError(codeFrameUnexpected, "frame %#x on the control stream", typ)
-	default:
-		if isHTTP2Frame(typ) {
-			return connectionError(codeFrameUnexpected, "frame %#x of HTTP/2", typ)
-		}
-		return frames.skip()
-	}
-}
-
-// handleGoAway tells all sessions to drain (RFC 9114 §5.2,
-// draft-ietf-webtrans-http3-16 §4.7).
-func (c *conn) handleGoAway(frames *frameReader, length uint64) error {
-	if length > 8 {
-		return connectionError(codeFrameError, "GOAWAY of %d bytes", length)
-	}
-	payload, err := frames.payload()
-	if err != nil {
-		return err
-	}
-	id, n, err := quicvarint.Parse(payload)
-	if err != nil || n != len(payload) {
-		return connectionError(codeFrameError, "GOAWAY is not one varint")
-	}
-	c.mu.Lock()
-	increased := c.lastGoAway != 0 && id+1 > c.lastGoAway
-	again := c.lastGoAway != 0
-	c.lastGoAway = id + 1
-	sessions := make([]*Session, 0, len(c.requests))
-	for _, session := range c.requests {
-		if session != nil {
-			sessions = append(sessions, session)
-		}
-	}
-	c.mu.Unlock()
-	if increased || c.isClient && id%4 != 0 {
-		return connectionError(codeIDError, "GOAWAY with id %d", id)
-	}
-	if !again {
-		close(c.goneAway)
-	}
-	for _, session := range sessions {
-		session.markDraining()
-	}
-	return nil
-}
-
-// goAway sends GOAWAY, refuses further requests, and tells the sessions. It is
-// used on servers.
-func (c *conn) goAway() {
-	c.mu.Lock()
-	if c.goingAway {
-		c.mu.Unlock()
-		return
-	}
-	c.goingAway, c.refuseFrom = true, c.nextRequest
-	idle := len(c.requests) == 0
-	var sessions []*Session
-	for _, session := range c.requests {
-		if session != nil {
-			sessions = append(sessions, session)
-		}
-	}
-	c.mu.Unlock()
-	id := quicvarint.Append(nil, c.refuseFrom)
-	frame := append(appendFrameHeader(nil, frameGoAway, uint64(len(id))), id...)
-	if err := c.control.TryWriteAll(frame); err != nil {
-		c.logger.Debug("GOAWAY not sent", slog.Any("error", err))
-	}
-	for _, session := range sessions {
-		if err := session.Drain(); err != nil {
-			c.logger.Debug("drain not sent", slog.Any("error", err))
-		}
-	}
-	if idle {
-		_ = c.quic.CloseWithError(codeNoError, "")
-	}
-}
-
-// awaitSettings waits for the peer's SETTINGS and checks what every draft
-// requires of it: HTTP datagrams and QUIC datagrams.
-func (c *conn) awaitSettings(ctx context.Context) error {
-	select {
-	case <-c.settled:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-c.quic.Context().Done():
-		return context.Cause(c.quic.Context())
-	}
-	if !c.peer.datagram || !c.quic.ConnectionState().SupportsDatagrams.Remote {
-		return streamError(codeMessageError, "peer has no datagrams")
-	}
-	return nil
 }

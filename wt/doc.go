@@ -12,7 +12,8 @@
 // time, and a client speaks the newest of these that the server declares:
 // [Session.Draft] tells which. Neither demands ENABLE_CONNECT_PROTOCOL or
 // reset_stream_at of a client, because no browser of 2026 sends them. Where the
-// peer has reset_stream_at, a reset never overtakes the header of its stream.
+// peer has reset_stream_at, it learns of a stream that is reset after its first
+// write, or before it; elsewhere the reset may overtake the stream's header.
 //
 // # Cancellation
 //

@@ -161,13 +161,15 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 	session := newSession(r.conn, r.stream, r.frames, r.ctx, r.cancel)
 	session.draft, session.subprotocol, session.request = r.Draft, o.Subprotocol, r
 	session.flow = newFlow(session, r.conn.localSettings(), r.conn.peer)
+	// The session has its place before the client can learn of it, so that two
+	// requests never compete for one.
+	if !r.conn.addSession(session) {
+		return nil, r.dropLocked(errors.New("wt: connection has ended or has its number of sessions"))
+	}
 	// The answer is queued before anything of the session can be. It is the
 	// first data on the stream, so only an exhausted connection window stops it.
 	if err := r.stream.TryWriteAll(b); err != nil {
 		return nil, r.dropLocked(err)
-	}
-	if !r.conn.addSession(session) {
-		return nil, r.dropLocked(errors.New("wt: connection has ended or has its number of sessions"))
 	}
 	if !r.conn.spawn(session.run) {
 		close(session.done)

@@ -54,6 +54,10 @@ type Session struct {
 	// once, with mu held.
 	ended atomic.Pointer[SessionError]
 
+	// counted says whether the connection counts the session. Guarded by the
+	// connection's mu.
+	counted bool
+
 	// Guarded by mu.
 	mu      sync.Mutex
 	streams map[*halves]struct{} // with a direction that is not over
@@ -196,6 +200,7 @@ func (s *Session) end(err *SessionError) bool {
 		streams = append(streams, h)
 	}
 	s.mu.Unlock()
+	s.conn.freeSession(s)
 	s.cancel(err)
 	for _, h := range streams {
 		h.interrupt()

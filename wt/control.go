@@ -1,0 +1,213 @@
+package wt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/quicvarint"
+)
+
+// The control streams of a connection: SETTINGS, GOAWAY, and what a peer may say
+// there besides (RFC 9114 §6.2.1, §7.2).
+
+// start opens the control stream and sends SETTINGS. It waits for nothing but
+// the peer's stream credit, which every HTTP/3 peer grants (RFC 9114 §6.2).
+func (c *conn) start() error {
+	control, err := c.quic.OpenUniStream()
+	if err != nil {
+		return c.fail(connectionError(codeGeneralProtocolError, "no credit for a control stream"))
+	}
+	payload := appendSettings(nil, c.localSettings())
+	b := quicvarint.Append(nil, streamControl)
+	b = appendFrameHeader(b, frameSettings, uint64(len(payload)))
+	if err := control.TryWriteAll(append(b, payload...)); err != nil {
+		return c.fail(connectionError(codeGeneralProtocolError, "no credit for SETTINGS"))
+	}
+	// GOAWAY must not wait behind streams.
+	control.SetPriority(0, false)
+	c.control = control
+	return nil
+}
+
+// localSettings are what this side declares. One declaration serves every draft,
+// and both sides send it: a server reads a client's draft from it.
+func (c *conn) localSettings() settings {
+	s := settings{
+		connectProtocol:   true,
+		datagram:          true,
+		maxFieldSection:   uint64(c.limits.maxHeaderBytes),
+		enableDraft02:     1,
+		maxSessionsDraft7: 1,
+		maxSessions:       1,
+		enabled:           1,
+	}
+	if c.limits.maxSessionData > 0 {
+		s.initialMaxData = uint64(c.limits.maxSessionData)
+		s.initialMaxBidi = uint64(c.limits.maxStreams)
+		s.initialMaxUni = uint64(c.limits.maxUniStreams)
+	}
+	return s
+}
+
+// addCritical registers a stream of which a peer has one (RFC 9114 §6.2.1, RFC
+// 9204 §4.2). At a second one it ends the connection and reports false.
+func (c *conn) addCritical(typ uint64) bool {
+	c.mu.Lock()
+	second := c.critical[typ]
+	c.critical[typ] = true
+	c.mu.Unlock()
+	if second {
+		_ = c.fail(connectionError(codeStreamCreationError, "second stream of type %#x", typ))
+	}
+	return !second
+}
+
+func closedCritical(typ uint64) error {
+	return connectionError(codeClosedCriticalStream, "stream of type %#x closed", typ)
+}
+
+// readControl reads the peer's control stream as long as the connection lives.
+func (c *conn) readControl(stream *quic.ReceiveStream) {
+	frames := newFrameReader(stream)
+	for first := true; ; first = false {
+		typ, length, err := frames.next()
+		if err == nil {
+			err = c.handleControlFrame(frames, typ, length, first)
+		}
+		if err != nil {
+			var cancelled *quic.StreamError
+			if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
+				err = closedCritical(streamControl)
+			}
+			_ = c.fail(err)
+			return
+		}
+	}
+}
+
+// handleControlFrame handles one frame of the control stream (RFC 9114 §7.2).
+func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first bool) error {
+	if first != (typ == frameSettings) {
+		if first {
+			return connectionError(codeMissingSettings, "frame %#x before SETTINGS", typ)
+		}
+		return connectionError(codeFrameUnexpected, "second SETTINGS")
+	}
+	switch typ {
+	case frameSettings:
+		if length > maxSettingsSize {
+			return connectionError(codeExcessiveLoad, "SETTINGS of %d bytes", length)
+		}
+		payload, err := frames.payload()
+		if err != nil {
+			return err
+		}
+		if c.peer, err = parseSettings(payload); err != nil {
+			return err
+		}
+		close(c.settled)
+		return nil
+	case frameGoAway:
+		return c.handleGoAway(frames, length)
+	case frameMaxPushID:
+		if c.isClient {
+			return connectionError(codeFrameUnexpected, "MAX_PUSH_ID from a server")
+		}
+		return frames.skip()
+	case frameData, frameHeaders, framePushPromise:
+		return connectionError(codeFrameUnexpected, "frame %#x on the control stream", typ)
+	default:
+		if isHTTP2Frame(typ) {
+			return connectionError(codeFrameUnexpected, "frame %#x of HTTP/2", typ)
+		}
+		return frames.skip()
+	}
+}
+
+// handleGoAway tells all sessions to drain (RFC 9114 §5.2,
+// draft-ietf-webtrans-http3-16 §4.7).
+func (c *conn) handleGoAway(frames *frameReader, length uint64) error {
+	if length > 8 {
+		return connectionError(codeFrameError, "GOAWAY of %d bytes", length)
+	}
+	payload, err := frames.payload()
+	if err != nil {
+		return err
+	}
+	id, n, err := quicvarint.Parse(payload)
+	if err != nil || n != len(payload) {
+		return connectionError(codeFrameError, "GOAWAY is not one varint")
+	}
+	c.mu.Lock()
+	increased := c.lastGoAway != 0 && id+1 > c.lastGoAway
+	again := c.lastGoAway != 0
+	c.lastGoAway = id + 1
+	sessions := make([]*Session, 0, len(c.requests))
+	for _, session := range c.requests {
+		if session != nil {
+			sessions = append(sessions, session)
+		}
+	}
+	c.mu.Unlock()
+	if increased || c.isClient && id%4 != 0 {
+		return connectionError(codeIDError, "GOAWAY with id %d", id)
+	}
+	if !again {
+		close(c.goneAway)
+	}
+	for _, session := range sessions {
+		session.markDraining()
+	}
+	return nil
+}
+
+// goAway sends GOAWAY, refuses further requests, and tells the sessions. It is
+// used on servers.
+func (c *conn) goAway() {
+	c.mu.Lock()
+	if c.goingAway {
+		c.mu.Unlock()
+		return
+	}
+	c.goingAway, c.refuseFrom = true, c.nextRequest
+	idle := len(c.requests) == 0
+	var sessions []*Session
+	for _, session := range c.requests {
+		if session != nil {
+			sessions = append(sessions, session)
+		}
+	}
+	c.mu.Unlock()
+	id := quicvarint.Append(nil, c.refuseFrom)
+	frame := append(appendFrameHeader(nil, frameGoAway, uint64(len(id))), id...)
+	if err := c.control.TryWriteAll(frame); err != nil {
+		c.logger.Debug("GOAWAY not sent", slog.Any("error", err))
+	}
+	for _, session := range sessions {
+		if err := session.Drain(); err != nil {
+			c.logger.Debug("drain not sent", slog.Any("error", err))
+		}
+	}
+	if idle {
+		_ = c.quic.CloseWithError(codeNoError, "")
+	}
+}
+
+// awaitSettings waits for the peer's SETTINGS and checks what every draft
+// requires of it: HTTP datagrams and QUIC datagrams.
+func (c *conn) awaitSettings(ctx context.Context) error {
+	select {
+	case <-c.settled:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.quic.Context().Done():
+		return context.Cause(c.quic.Context())
+	}
+	if !c.peer.datagram || !c.quic.ConnectionState().SupportsDatagrams.Remote {
+		return streamError(codeMessageError, "peer has no datagrams")
+	}
+	return nil
+}
