@@ -217,7 +217,7 @@ func (n *connection) readControl() {
 		}
 		if err != nil {
 			if _, coded := errors.AsType[*Error](err); !coded {
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					err = errors.New("the broker has ended the session")
 				} else if cause := context.Cause(n.conn.Context()); cause != nil {
 					err = cause

@@ -62,7 +62,7 @@ func (n *connection) publish(ctx context.Context, topic string, payload codec.Pa
 			return Position{}, err
 		}
 		pos, err := p.publish(ctx, payload)
-		if err != errEnded {
+		if !errors.Is(err, errEnded) {
 			return pos, err
 		}
 	}
@@ -282,7 +282,7 @@ func (p *publication) read(stream Stream) {
 		}
 	}
 	if _, coded := errors.AsType[*Error](err); !coded {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errors.New("the publication ended without END")
 		}
 		err = lost(err)

@@ -487,7 +487,7 @@ func (s *Subscription) read(n *connection, stream Stream) error {
 	for {
 		f, err := r.Next()
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return codec.Errorf(codec.CodeProtocolViolation, "the stream ended without END")
 			}
 			return err
