@@ -1,51 +1,49 @@
 // The one registry of error codes (PROTOCOL §11), and the one boundary at which
 // what a browser throws becomes a TidewireError.
 
-const codes = {
-  ok: 0,
-  replaced: 1,
-  protocol_violation: 100,
-  frame_too_large: 101,
-  malformed_frame: 102,
-  unknown_frame: 103,
-  unexpected_frame: 104,
-  unsupported_version: 105,
-  invalid_topic: 106,
-  invalid_pattern: 107,
-  unsupported_class: 108,
-  duplicate_number: 109,
-  credit_exceeded: 110,
-  payload_too_large: 111,
-  stream_timeout: 112,
-  hello_timeout: 113,
-  invalid_option: 114,
-  unauthorized: 200,
-  token_expired: 201,
-  publish_denied: 202,
-  subscribe_denied: 203,
-  system_topic: 204,
-  resume_denied: 205,
-  permission_revoked: 206,
-  too_many_subscriptions: 300,
-  too_many_publications: 301,
-  too_many_streams: 302,
-  too_many_sessions: 303,
-  rate_limited: 304,
-  slow_subscriber: 305,
-  shutting_down: 400,
-  internal: 401,
-  bus_unavailable: 402,
-  overloaded: 403,
-  connection_lost: 500,
-  connect_timeout: 501,
-  connect_failed: 502,
-  unsupported: 503,
-  closed: 504,
-  aborted: 505,
-} as const;
+/** The names of the codes: those of 0, 1, …, then those of 100, 101, … */
+const names = [
+  ["ok", "replaced"],
+  [
+    "protocol_violation",
+    "frame_too_large",
+    "malformed_frame",
+    "unknown_frame",
+    "unexpected_frame",
+    "unsupported_version",
+    "invalid_topic",
+    "invalid_pattern",
+    "unsupported_class",
+    "duplicate_number",
+    "credit_exceeded",
+    "payload_too_large",
+    "stream_timeout",
+    "hello_timeout",
+    "invalid_option",
+  ],
+  [
+    "unauthorized",
+    "token_expired",
+    "publish_denied",
+    "subscribe_denied",
+    "system_topic",
+    "resume_denied",
+    "permission_revoked",
+  ],
+  [
+    "too_many_subscriptions",
+    "too_many_publications",
+    "too_many_streams",
+    "too_many_sessions",
+    "rate_limited",
+    "slow_subscriber",
+  ],
+  ["shutting_down", "internal", "bus_unavailable", "overloaded"],
+  ["connection_lost", "connect_timeout", "connect_failed", "unsupported", "closed", "aborted"],
+] as const;
 
 /** The name of a code that this version knows. */
-export type KnownCodeName = keyof typeof codes;
+export type KnownCodeName = (typeof names)[number][number];
 
 /**
  * The name of an error code in the registry (PROTOCOL.md §11), or `code_N` for a
@@ -53,9 +51,15 @@ export type KnownCodeName = keyof typeof codes;
  */
 export type CodeName = KnownCodeName | `code_${number}`;
 
-function nameOf(code: number): CodeName {
-  for (const [name, c] of Object.entries(codes)) if (c === code) return name as KnownCodeName;
-  return `code_${code}`;
+/** Returns the name of a code. */
+export function codeName(code: number): CodeName {
+  return names[Math.floor(code / 100)]?.[code % 100] ?? `code_${code}`;
+}
+
+/** Returns the code of a name. */
+function codeOf(name: KnownCodeName): number {
+  const range = names.findIndex((r: readonly string[]) => r.includes(name));
+  return 100 * range + (names[range] as readonly string[]).indexOf(name);
 }
 
 /**
@@ -85,7 +89,7 @@ export class TidewireError extends Error {
     reason = "",
     options: { cause?: unknown; remote?: boolean; retry?: number | undefined } = {},
   ) {
-    const name = nameOf(code);
+    const name = codeName(code);
     const message = reason ? `${name} (${code}): ${reason}` : `${name} (${code})`;
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.name = "TidewireError";
@@ -98,8 +102,8 @@ export class TidewireError extends Error {
 }
 
 /** Makes an error that this side found. */
-export function fail(name: KnownCodeName, reason: string, cause?: unknown): TidewireError {
-  return new TidewireError(codes[name], reason, cause === undefined ? {} : { cause });
+export function fail(name: KnownCodeName, reason = "", cause?: unknown): TidewireError {
+  return new TidewireError(codeOf(name), reason, cause === undefined ? {} : { cause });
 }
 
 /** Makes an error that the broker told. */
@@ -110,10 +114,9 @@ export function remote(code: number, reason: string, retry?: number): TidewireEr
 /**
  * Maps what a browser threw. The text of a browser's error says little (Safari
  * leaves it empty, a refused handshake looks the same for every cause), so the
- * caller gives the code and says what was tried.
+ * caller gives the code, and the text is only added to it.
  */
-export function mapped(name: KnownCodeName, tried: string, thrown: unknown): TidewireError {
+export function mapped(name: KnownCodeName, thrown: unknown): TidewireError {
   if (thrown instanceof TidewireError) return thrown;
-  const text = thrown instanceof Error ? thrown.message : "";
-  return fail(name, text ? `${tried}: ${text}` : tried, thrown);
+  return fail(name, thrown instanceof Error ? thrown.message : "", thrown);
 }

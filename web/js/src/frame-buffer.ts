@@ -1,5 +1,27 @@
-import { FieldReader, readVarint } from "./envelope.js";
+import { Frame } from "./envelope.js";
 import { fail } from "./errors.js";
+
+/** A variable-length integer of RFC 9000 §16. */
+interface Varint {
+  readonly value: number;
+  /** The bytes that it takes. */
+  readonly size: number;
+}
+
+/**
+ * Reads a variable-length integer at `at`; undefined if b[:end] ends within it. A
+ * value above 2^53 - 1 loses its last bits, and is above every limit all the
+ * same.
+ */
+function readVarint(b: Uint8Array, at: number, end: number): Varint | undefined {
+  if (at >= end) return undefined;
+  const first = b[at] as number;
+  const size = 1 << (first >> 6);
+  if (end - at < size) return undefined;
+  let value = first & 0x3f;
+  for (let i = 1; i < size; i++) value = value * 256 + (b[at + i] as number);
+  return { value, size };
+}
 
 const EMPTY = new Uint8Array(0);
 
@@ -42,32 +64,29 @@ export class FrameBuffer {
   }
 
   /**
-   * Returns the next frame, valid until the next push, or undefined if it has
-   * not come whole. A frame whose body is longer than maxFrame bytes is refused
+   * Returns the next frame, or undefined if it has not come whole. A frame whose body is longer than maxFrame bytes is refused
    * as soon as its length is there.
    */
-  next(maxFrame: number): FieldReader | undefined {
+  next(maxFrame: number): Frame | undefined {
     const length = readVarint(this.#b, this.#start, this.#end);
     if (!length) return undefined;
     if (length.value > maxFrame) {
-      throw fail("frame_too_large", `a frame of ${length.value} bytes; the limit is ${maxFrame}`);
+      throw fail("frame_too_large", `${length.value} bytes`);
     }
     const body = this.#start + length.size;
     const end = body + length.value;
     if (end > this.#end) return undefined;
-    const frame = new FieldReader(this.#b, body, end, end - this.#start);
+    const frame = new Frame(this.#b.subarray(body, end), end - this.#start);
     this.#start = end;
     return frame;
   }
 }
 
 /** Returns the one frame that a datagram holds (PROTOCOL §8). */
-export function parseDatagram(b: Uint8Array): FieldReader {
+export function parseDatagram(b: Uint8Array): Frame {
   const buffer = new FrameBuffer();
   buffer.push(b);
   const frame = buffer.next(b.length);
-  if (!frame || buffer.pending) {
-    throw fail("malformed_frame", "a datagram holds exactly one frame");
-  }
+  if (!frame || buffer.pending) throw fail("malformed_frame"); // exactly one
   return frame;
 }

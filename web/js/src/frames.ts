@@ -1,8 +1,9 @@
 // The frames of PROTOCOL §5 to §8 as this side needs them: written if the client
 // sends them, parsed if the broker does. A field that is nil is undefined here.
 
-import { FieldReader, FrameWriter } from "./envelope.js";
-import { fail } from "./errors.js";
+import { type Frame, writeFrame } from "./envelope.js";
+import { type TidewireError, fail, remote } from "./errors.js";
+import * as Type from "./frame-types.js";
 import {
   type Limits,
   MAX_ACK_BATCH,
@@ -19,40 +20,14 @@ export const VERSION = 1;
 /** Capability bit 0: datagrams (PROTOCOL §5.1). */
 export const CAP_DATAGRAMS = 1;
 
-/** The frame types of version 1 (PROTOCOL §5 to §7). */
-export const Type = {
-  HELLO: 1,
-  WELCOME: 2,
-  AUTH: 3,
-  AUTHENTICATED: 4,
-  NOTICE: 5,
-  END: 6,
-  FLOW: 7,
-  STREAM_END: 8,
-  SUBSCRIBE: 16,
-  SUBSCRIBED: 17,
-  TOPIC: 18,
-  MESSAGE: 19,
-  GAP: 20,
-  SKIP: 21,
-  PUBLICATION: 32,
-  PUBLISH: 33,
-  ACK: 34,
-  NACK: 35,
-} as const;
-
-const known: ReadonlySet<number> = new Set(Object.values(Type));
-
 /** Throws unless f is of the type that belongs here (PROTOCOL §2.1). */
-export function expect(f: FieldReader, type: number): void {
+export function expect(f: Frame, type: number): void {
   if (f.type !== type) throw unexpected(f);
 }
 
 /** The error for a frame that must not be where it is. */
-export function unexpected(f: FieldReader): Error {
-  return known.has(f.type)
-    ? fail("unexpected_frame", `a frame of type ${f.type} must not be here`)
-    : fail("unknown_frame", `a frame of type ${f.type} is not known`);
+export function unexpected(f: Frame): Error {
+  return fail(Type.isKnown(f.type) ? "unexpected_frame" : "unknown_frame", `type ${f.type}`);
 }
 
 // Written by the client.
@@ -72,23 +47,18 @@ export interface Resume {
 }
 
 export function writeHello(h: Hello): Uint8Array {
-  const w = new FrameWriter(Type.HELLO, 5)
-    .uint(VERSION)
-    .uint(h.capabilities)
-    .optionalText(h.token);
-  if (h.resume) w.list(2).bytes(h.resume.client).bytes(h.resume.secret);
-  else w.nil();
-  return w.optionalText(h.agent).frame();
+  const resume = h.resume && [h.resume.client, h.resume.secret];
+  return writeFrame(Type.HELLO, VERSION, h.capabilities, h.token || undefined, resume, h.agent || undefined);
 }
 
 /** AUTH (PROTOCOL §5.3). */
 export function writeAuth(number: number, token: string): Uint8Array {
-  return new FrameWriter(Type.AUTH, 2).uint(number).text(token).frame();
+  return writeFrame(Type.AUTH, number, token);
 }
 
 /** FLOW (PROTOCOL §5.5). `limit` is in bytes since the beginning of the stream. */
 export function writeFlow(subscription: number, limit: number, offset?: number): Uint8Array {
-  return new FrameWriter(Type.FLOW, 3).uint(subscription).uint(limit).optional(offset).frame();
+  return writeFrame(Type.FLOW, subscription, limit, offset);
 }
 
 /** SUBSCRIBE (PROTOCOL §6.1). `credit` is in bytes, at least 1. */
@@ -99,13 +69,7 @@ export function writeSubscribe(
   priority: number,
   credit: number,
 ): Uint8Array {
-  return new FrameWriter(Type.SUBSCRIBE, 5)
-    .uint(number)
-    .text(pattern)
-    .uint(cls)
-    .uint(priority)
-    .uint(credit)
-    .frame();
+  return writeFrame(Type.SUBSCRIBE, number, pattern, cls, priority, credit);
 }
 
 /** PUBLICATION (PROTOCOL §7.1). */
@@ -114,11 +78,7 @@ export function writePublication(
   publisher: Uint8Array | undefined,
   first: number,
 ): Uint8Array {
-  return new FrameWriter(Type.PUBLICATION, 3)
-    .text(topic)
-    .optionalBytes(publisher)
-    .uint(first)
-    .frame();
+  return writeFrame(Type.PUBLICATION, topic, publisher, first);
 }
 
 /** What PUBLISH carries besides where it goes (PROTOCOL §7.2). */
@@ -137,16 +97,10 @@ export function writePublish(
   topic: string | undefined,
   m: Outgoing,
 ): Uint8Array {
-  return new FrameWriter(Type.PUBLISH, 5, m.data.length + (topic ? 3 * topic.length : 0) + 32)
-    .uint(sequence)
-    .optionalText(topic)
-    .uint(m.lossy ? 1 : 0)
-    .uint(m.encoding)
-    .bytes(m.data)
-    .frame();
+  return writeFrame(Type.PUBLISH, sequence, topic, m.lossy ? 1 : 0, m.encoding, m.data);
 }
 
-// Parsed by the client. Each parser has checked the type of the frame.
+// Parsed by the client. The type of the frame has been checked by the caller.
 
 /** WELCOME (PROTOCOL §5.2). */
 export interface Welcome {
@@ -162,32 +116,30 @@ export interface Welcome {
   readonly server: string;
 }
 
-/** How many limits version 1 has, and the most that a later one may send. */
-const LIMIT_FIELDS = 5;
+/** The most limits that a later version may send. */
 const MAX_LIMIT_FIELDS = 64;
 
-export function parseWelcome(f: FieldReader): Welcome {
-  expect(f, Type.WELCOME);
-  const version = f.uint();
-  const capabilities = f.uint();
-  // These outlive the chunk that they came in.
-  const client = f.id().slice();
-  const secret = f.bytes(MAX_SECRET).slice();
-  const n = f.list(MAX_LIMIT_FIELDS);
-  if (n < LIMIT_FIELDS) throw fail("malformed_frame", "fewer limits than version 1 has");
-  const limits: Limits = {
-    payload: f.uint(),
-    subscriptions: f.uint(),
-    publications: f.uint(),
-    publicationCredit: f.uint(),
-    subscriptionCredit: f.uint(),
+function limits(l: ReturnType<Frame["list"]>): Limits {
+  return {
+    payload: l.uint(),
+    subscriptions: l.uint(),
+    publications: l.uint(),
+    publicationCredit: l.uint(),
+    subscriptionCredit: l.uint(),
   };
-  for (let i = LIMIT_FIELDS; i < n; i++) f.uint();
-  const base = f.uint();
-  const expires = f.optional();
-  const server = f.optionalText(MAX_AGENT);
-  f.end();
-  return { version, capabilities, client, secret, limits, base, expires, server };
+}
+
+export function parseWelcome(f: Frame): Welcome {
+  return {
+    version: f.uint(),
+    capabilities: f.uint(),
+    client: f.id(),
+    secret: f.bytes(MAX_SECRET),
+    limits: limits(f.list(MAX_LIMIT_FIELDS)),
+    base: f.uint(),
+    expires: f.optional(),
+    server: f.optionalText(MAX_AGENT),
+  };
 }
 
 /** AUTHENTICATED (PROTOCOL §5.3). */
@@ -196,74 +148,54 @@ export interface Authenticated {
   readonly expires: number | undefined;
 }
 
-export function parseAuthenticated(f: FieldReader): Authenticated {
-  expect(f, Type.AUTHENTICATED);
-  const a = { number: f.uint(), expires: f.optional() };
-  f.end();
-  return a;
+export function parseAuthenticated(f: Frame): Authenticated {
+  return { number: f.uint(), expires: f.optional() };
 }
 
 /** The largest error code. */
 const MAX_CODE = 2 ** 32 - 1;
 
+/** Reads a code, a reason and, where there is one, when to try again. */
+function failure(f: Frame, retries = true): TidewireError {
+  const code = f.uint(MAX_CODE);
+  return remote(code, f.text(MAX_REASON), retries ? f.optional() : undefined);
+}
+
 /** NOTICE (PROTOCOL §5.4). */
 export interface NoticeFrame {
-  readonly code: number;
-  readonly reason: string;
+  /** With what the session will end. */
+  readonly error: TidewireError;
   readonly deadline: number | undefined;
 }
 
-export function parseNotice(f: FieldReader): NoticeFrame {
-  expect(f, Type.NOTICE);
-  const n = { code: f.uint(MAX_CODE), reason: f.text(MAX_REASON), deadline: f.optional() };
-  f.end();
-  return n;
+export function parseNotice(f: Frame): NoticeFrame {
+  return { error: failure(f, false), deadline: f.optional() };
 }
 
 /** END (PROTOCOL §5.7). */
 export interface End {
-  readonly code: number;
-  readonly reason: string;
-  readonly retry: number | undefined;
+  /** Its code may be 0: a clean end. */
+  readonly error: TidewireError;
   readonly epoch: number | undefined;
   readonly offset: number | undefined;
 }
 
-export function parseEnd(f: FieldReader): End {
-  expect(f, Type.END);
-  const e = {
-    code: f.uint(MAX_CODE),
-    reason: f.text(MAX_REASON),
-    retry: f.optional(),
-    epoch: f.optional(),
-    offset: f.optional(),
-  };
-  f.end();
-  return e;
+export function parseEnd(f: Frame): End {
+  return { error: failure(f), epoch: f.optional(), offset: f.optional() };
 }
 
 /** STREAM_END (PROTOCOL §5.6). */
 export interface StreamEnd {
   readonly subscription: number;
-  readonly code: number;
-  readonly reason: string;
-  readonly retry: number | undefined;
+  readonly error: TidewireError;
 }
 
-export function parseStreamEnd(f: FieldReader): StreamEnd {
-  expect(f, Type.STREAM_END);
-  const e = {
-    subscription: f.uint(),
-    code: f.uint(MAX_CODE),
-    reason: f.text(MAX_REASON),
-    retry: f.optional(),
-  };
-  f.end();
-  return e;
+export function parseStreamEnd(f: Frame): StreamEnd {
+  return { subscription: f.uint(), error: failure(f) };
 }
 
 function topicNumber(v: number): number {
-  if (v === 0) throw fail("malformed_frame", "a topic's number is at least 1");
+  if (v === 0) throw fail("malformed_frame", "topic 0");
   return v;
 }
 
@@ -274,21 +206,9 @@ export interface Subscribed {
   readonly offset: number;
 }
 
-export function parseSubscribed(f: FieldReader): Subscribed {
-  expect(f, Type.SUBSCRIBED);
-  let s: Subscribed = { topic: 0, epoch: 0, offset: 0 };
-  const exact = !f.absent();
-  if (exact) {
-    s = { topic: topicNumber(f.uint()), epoch: f.uint(MAX_EPOCH - 1), offset: f.uint() };
-  } else {
-    const epoch = f.optional();
-    const offset = f.optional();
-    if (epoch !== undefined || offset !== undefined) {
-      throw fail("malformed_frame", "an epoch or offset without a topic");
-    }
-  }
-  f.end();
-  return s;
+export function parseSubscribed(f: Frame): Subscribed {
+  if (f.absent()) return { topic: 0, epoch: 0, offset: 0 };
+  return { topic: topicNumber(f.uint()), epoch: f.uint(MAX_EPOCH - 1), offset: f.uint() };
 }
 
 /** TOPIC (PROTOCOL §6.3). */
@@ -299,8 +219,7 @@ export interface TopicFrame {
   readonly offset: number;
 }
 
-export function parseTopic(f: FieldReader): TopicFrame {
-  expect(f, Type.TOPIC);
+export function parseTopic(f: Frame): TopicFrame {
   const t = {
     topic: topicNumber(f.uint()),
     name: f.text(MAX_TOPIC),
@@ -308,7 +227,6 @@ export function parseTopic(f: FieldReader): TopicFrame {
     offset: f.uint(),
   };
   checkTopic(t.name);
-  f.end();
   return t;
 }
 
@@ -319,32 +237,27 @@ export interface MessageFrame {
   readonly previous: number;
   readonly time: number;
   readonly encoding: number;
-  /** A copy, so that a message does not keep the chunk alive that it came in. */
   readonly data: Uint8Array;
   readonly publisher: Uint8Array | undefined;
   /** Undefined on a reliable message. */
   readonly reliable: number | undefined;
 }
 
-export function parseMessage(f: FieldReader): MessageFrame {
-  expect(f, Type.MESSAGE);
+export function parseMessage(f: Frame): MessageFrame {
   const m = {
     topic: topicNumber(f.uint()),
     offset: f.uint(),
     previous: f.uint(),
     time: f.uint(),
     encoding: f.uint(255),
-    data: f.bytes().slice(),
-    publisher: f.optionalId()?.slice(),
+    data: f.bytes(),
+    publisher: f.optionalId(),
     reliable: f.optional(),
   };
-  if (m.previous === 0 || m.previous > m.offset) {
-    throw fail("malformed_frame", "previous is at least 1 and at most the offset");
+  // Neither distance goes beyond the beginning of the topic.
+  if (m.previous === 0 || m.previous > m.offset || (m.reliable ?? 0) > m.offset) {
+    throw fail("malformed_frame", "a distance is out of range");
   }
-  if ((m.reliable ?? 0) > m.offset) {
-    throw fail("malformed_frame", "the last reliable message is before the first");
-  }
-  f.end();
   return m;
 }
 
@@ -359,8 +272,7 @@ export interface GapFrame {
   readonly count: number | undefined;
 }
 
-export function parseGap(f: FieldReader): GapFrame {
-  expect(f, Type.GAP);
+export function parseGap(f: Frame): GapFrame {
   const g = {
     topic: f.uint(),
     epoch: f.optional(),
@@ -370,9 +282,8 @@ export function parseGap(f: FieldReader): GapFrame {
     count: f.optional(),
   };
   if (g.from !== undefined && g.to !== undefined && g.from > g.to) {
-    throw fail("malformed_frame", "a gap ends before it begins");
+    throw fail("malformed_frame", "a gap from its end");
   }
-  f.end();
   return g;
 }
 
@@ -382,11 +293,8 @@ export interface Skip {
   readonly to: number;
 }
 
-export function parseSkip(f: FieldReader): Skip {
-  expect(f, Type.SKIP);
-  const s = { topic: f.uint(), to: f.uint() };
-  f.end();
-  return s;
+export function parseSkip(f: Frame): Skip {
+  return { topic: f.uint(), to: f.uint() };
 }
 
 /** ACK (PROTOCOL §7.4); offsets are absolute here. */
@@ -397,45 +305,30 @@ export interface Ack {
   readonly limit: number | undefined;
 }
 
-export function parseAck(f: FieldReader): Ack {
-  expect(f, Type.ACK);
+export function parseAck(f: Frame): Ack {
   const sequence = f.uint();
   const epoch = f.optional();
-  const n = f.list(MAX_ACK_BATCH);
+  const distances = f.list(MAX_ACK_BATCH);
   const offsets: number[] = [];
   let last = 0;
-  for (let i = 0; i < n; i++) {
-    const distance = f.uint();
+  while (offsets.length < distances.length) {
+    const distance = distances.uint();
     last += distance;
-    if (distance === 0 || last > Number.MAX_SAFE_INTEGER) {
-      throw fail("malformed_frame", "offsets do not increase");
+    if (distance === 0 || last > Number.MAX_SAFE_INTEGER || epoch === undefined) {
+      throw fail("malformed_frame", "a distance is out of range, or the epoch is missing");
     }
     offsets.push(last);
   }
-  const limit = f.optional();
-  if (n > 0 && epoch === undefined) throw fail("malformed_frame", "offsets without an epoch");
-  f.end();
-  return { sequence, epoch: n > 0 ? (epoch ?? 0) : 0, offsets, limit };
+  return { sequence, epoch: epoch ?? 0, offsets, limit: f.optional() };
 }
 
 /** NACK (PROTOCOL §7.5). */
 export interface Nack {
   readonly sequence: number;
-  readonly code: number;
-  readonly reason: string;
-  readonly retry: number | undefined;
+  readonly error: TidewireError;
   readonly limit: number | undefined;
 }
 
-export function parseNack(f: FieldReader): Nack {
-  expect(f, Type.NACK);
-  const n = {
-    sequence: f.uint(),
-    code: f.uint(MAX_CODE),
-    reason: f.text(MAX_REASON),
-    retry: f.optional(),
-    limit: f.optional(),
-  };
-  f.end();
-  return n;
+export function parseNack(f: Frame): Nack {
+  return { sequence: f.uint(), error: failure(f), limit: f.optional() };
 }

@@ -1,1 +1,49 @@
-export { TidewireError } from "./errors.js";
+/**
+ * The browser client of Tidewire: real-time pub/sub over WebTransport.
+ *
+ * @packageDocumentation
+ */
+
+import { Client, type ConnectOptions } from "./client.js";
+
+export type { BackoffOptions } from "./backoff.js";
+export type {
+  Client,
+  ClientEvents,
+  ClientState,
+  ConnectOptions,
+  Notice,
+  PublishOptions,
+  StateChange,
+  Token,
+} from "./client.js";
+export type { DropReason, Drops } from "./drops.js";
+export { type CodeName, type KnownCodeName, TidewireError } from "./errors.js";
+export type { Gap, GapReason, Item, Message, Position } from "./message.js";
+export type { Encoding, KnownEncoding } from "./payload.js";
+export type { SubscribeOptions, Subscription, SubscriptionClass } from "./subscription.js";
+export { contains, matches } from "./topics.js";
+export type {
+  Transport,
+  TransportCloseInfo,
+  TransportConstructor,
+  TransportDatagrams,
+  TransportOptions,
+  TransportStream,
+} from "./transport.js";
+
+/**
+ * Connects to the broker at a URL such as `https://broker.example/tidewire`.
+ *
+ * Resolves when the session stands. Rejects if the first attempt fails, which is
+ * not repeated: with the TidewireError of the broker's refusal (`unauthorized`,
+ * `overloaded`, …), with `connect_timeout`, `connect_failed`, `unsupported` or
+ * `aborted`, or with a TypeError for options that cannot be. From then on the
+ * client replaces a lost connection by itself, until it is closed or the broker
+ * says that coming back is of no use.
+ */
+export async function connect(url: string, options: ConnectOptions = {}): Promise<Client> {
+  const client = new Client(url, options);
+  await client.start();
+  return client;
+}

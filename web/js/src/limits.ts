@@ -10,6 +10,8 @@ export const MAX_REASON = 512;
 export const MAX_SECRET = 64;
 /** What a frame may be longer than the payload limit. */
 export const FRAME_OVERHEAD = 4 << 10;
+/** The payload limit of a broker that has not told another (PROTOCOL §10). */
+export const DEFAULT_PAYLOAD = 256 << 10;
 /** The first number that is no epoch (PROTOCOL §4.2). */
 export const MAX_EPOCH = 2 ** 48;
 /** Streams that a client may open before WELCOME, the control stream included. */

@@ -1,20 +1,44 @@
-// MessagePack for payloads: all of the format except extensions other than
-// timestamps. The envelope's strict profile is in envelope.ts.
+// MessagePack: for payloads all of the format except extensions other than
+// timestamps, and for the envelope the profile of PROTOCOL §2.2.
+
+import { decodeUtf8, encodeUtf8 } from "./utf8.js";
 
 /** How deep arrays and maps may be nested; deeper is an error, both ways. */
 const MAX_DEPTH = 64;
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** The extension type of timestamps, -1, as a byte. */
+const TIMESTAMP = 0xff;
 
-/** The extension type of timestamps. */
-const TIMESTAMP = -1;
+/** Whether a value is bytes. */
+export function isBytes(v: unknown): v is ArrayBuffer | ArrayBufferView {
+  return v instanceof ArrayBuffer || ArrayBuffer.isView(v);
+}
 
+/** Returns the bytes of a value that is bytes, without a copy. */
+export function viewBytes(v: ArrayBuffer | ArrayBufferView): Uint8Array {
+  return ArrayBuffer.isView(v)
+    ? new Uint8Array(v.buffer, v.byteOffset, v.byteLength)
+    : new Uint8Array(v);
+}
+
+function unencodable(what: string): TypeError {
+  return new TypeError(`no MessagePack of a ${what}`);
+}
+
+/** Writes values to a buffer that grows. */
 class Encoder {
-  #b = new Uint8Array(256);
-  #view = new DataView(this.#b.buffer);
-  #at = 0;
+  #b: Uint8Array;
+  #view: DataView;
+  #at: number;
 
+  /** Begins behind `skip` bytes. */
+  constructor(skip: number) {
+    this.#b = new Uint8Array(256);
+    this.#view = new DataView(this.#b.buffer);
+    this.#at = skip;
+  }
+
+  /** Takes room for n bytes and returns where it begins; it may replace the buffer. */
   #room(n: number): number {
     const at = this.#at;
     this.#at += n;
@@ -27,134 +51,102 @@ class Encoder {
     return at;
   }
 
-  #byte(v: number): void {
-    const at = this.#room(1);
-    this.#b[at] = v;
+  /** Writes a code and behind it the lowest `size` bytes of v, at most four. */
+  #code(code: number, v = 0, size = 0): void {
+    const at = this.#room(1 + size);
+    this.#b[at] = code;
+    for (let i = size; i > 0; i--, v >>= 8) this.#b[at + i] = v;
   }
 
-  #append(b: Uint8Array): void {
+  #int64(v: bigint): void {
+    const at = this.#room(8);
+    this.#view.setBigUint64(at, BigInt.asUintN(64, v));
+  }
+
+  /**
+   * Writes n, the number of elements that follow or the value itself, in the
+   * shortest form: in `fix` if it is less than `few`, else behind `code` in one
+   * byte, behind the next code in two, or behind the one after that in four. The
+   * form of one byte is left out if `wide` is 1.
+   */
+  #header(n: number, fix: number, few: number, code: number, wide = 0): void {
+    const form = Math.max(wide, n < 0x100 ? 0 : n < 0x10000 ? 1 : 2);
+    if (n < few) this.#code(fix | n);
+    else this.#code(code + form, n, 1 << form);
+  }
+
+  #raw(b: Uint8Array): void {
     const at = this.#room(b.length);
     this.#b.set(b, at);
   }
 
-  #u16(code: number, v: number): void {
-    const at = this.#room(3);
-    this.#b[at] = code;
-    this.#view.setUint16(at + 1, v);
-  }
-
-  #u32(code: number, v: number): void {
-    const at = this.#room(5);
-    this.#b[at] = code;
-    this.#view.setUint32(at + 1, v);
-  }
-
-  /**
-   * Writes the header of n elements: in `fix` where it holds fewer than `few`,
-   * in one byte behind `code8` if there is such a form, else in two or four
-   * behind the codes from `code16` on.
-   */
-  #header(n: number, fix: number, few: number, code8: number, code16: number): void {
-    if (n < few) this.#byte(fix | n);
-    else if (code8 && n < 0x100) {
-      this.#byte(code8);
-      this.#byte(n);
-    } else if (n < 0x10000) this.#u16(code16, n);
-    else this.#u32(code16 + 1, n);
-  }
-
-  #text(s: string): void {
-    const b = encoder.encode(s);
-    this.#header(b.length, 0xa0, 32, 0xd9, 0xda);
-    this.#append(b);
+  #bytes(b: Uint8Array): void {
+    this.#header(b.length, 0, 0, 0xc4);
+    this.#raw(b);
   }
 
   #number(v: number): void {
     if (!Number.isSafeInteger(v) || Object.is(v, -0)) {
-      const at = this.#room(9);
-      this.#b[at] = 0xcb;
-      this.#view.setFloat64(at + 1, v);
-    } else if (v >= 0) {
-      if (v < 0x80) this.#byte(v);
-      else if (v < 0x100) {
-        this.#byte(0xcc);
-        this.#byte(v);
-      } else if (v < 0x10000) this.#u16(0xcd, v);
-      else if (v < 2 ** 32) this.#u32(0xce, v);
-      else this.#bigint(BigInt(v));
-    } else if (v >= -32) this.#byte(v & 0xff);
-    else if (v >= -0x80) {
-      this.#byte(0xd0);
-      this.#byte(v & 0xff);
-    } else if (v >= -0x8000) this.#u16(0xd1, v & 0xffff);
-    else if (v >= -(2 ** 31)) this.#u32(0xd2, v >>> 0);
-    else this.#bigint(BigInt(v));
+      this.#code(0xcb);
+      const at = this.#room(8);
+      this.#view.setFloat64(at, v);
+    } else if (v < -(2 ** 31) || v >= 2 ** 32) this.#bigint(BigInt(v));
+    else if (v >= 0) this.#header(v, 0, 0x80, 0xcc);
+    else if (v >= -32) this.#code(v);
+    else {
+      const form = v >= -0x80 ? 0 : v >= -0x8000 ? 1 : 2;
+      this.#code(0xd0 + form, v, 1 << form);
+    }
   }
 
   #bigint(v: bigint): void {
     if (BigInt.asUintN(64, v) !== v && BigInt.asIntN(64, v) !== v) {
-      throw new TypeError("MessagePack has no integer of more than 64 bits");
+      throw unencodable("bigint of more than 64 bits");
     }
-    const at = this.#room(9);
-    this.#b[at] = v < 0n ? 0xd3 : 0xcf;
-    this.#view.setBigUint64(at + 1, BigInt.asUintN(64, v));
+    this.#code(v < 0n ? 0xd3 : 0xcf);
+    this.#int64(v);
   }
 
   #date(v: Date): void {
     const ms = v.getTime();
-    if (Number.isNaN(ms)) throw new TypeError("an invalid Date has no MessagePack");
-    const at = this.#room(15); // the form of 96 bits holds every Date
+    if (Number.isNaN(ms)) throw unencodable("invalid Date");
     const seconds = Math.floor(ms / 1000);
-    this.#b.set([0xc7, 12, TIMESTAMP & 0xff], at);
-    this.#view.setUint32(at + 3, (ms - seconds * 1000) * 1e6);
-    this.#view.setBigInt64(at + 7, BigInt(seconds));
+    this.#code(0xc7, 12, 1); // the form of 96 bits holds every Date
+    this.#code(TIMESTAMP, (ms - seconds * 1000) * 1e6, 4);
+    this.#int64(BigInt(seconds));
+  }
+
+  #values(values: Iterable<unknown>, depth: number): void {
+    for (const v of values) this.value(v, depth + 1);
   }
 
   value(v: unknown, depth: number): void {
-    switch (typeof v) {
-      case "undefined":
-        return this.#byte(0xc0);
-      case "boolean":
-        return this.#byte(v ? 0xc3 : 0xc2);
-      case "number":
-        return this.#number(v);
-      case "bigint":
-        return this.#bigint(v);
-      case "string":
-        return this.#text(v);
-      case "object":
-        return this.#object(v, depth);
-      default:
-        throw new TypeError(`a ${typeof v} has no MessagePack`);
-    }
-  }
-
-  #object(v: object | null, depth: number): void {
-    if (v === null) return this.#byte(0xc0);
-    if (v instanceof Date) return this.#date(v);
-    if (ArrayBuffer.isView(v)) v = new Uint8Array(v.buffer, v.byteOffset, v.byteLength);
-    else if (v instanceof ArrayBuffer) v = new Uint8Array(v);
-    if (v instanceof Uint8Array) {
-      this.#header(v.length, 0, 0, 0xc4, 0xc5);
-      return this.#append(v);
-    }
-    if (depth === MAX_DEPTH) throw new TypeError(`a value is nested deeper than ${MAX_DEPTH}, or in itself`);
-    if (Array.isArray(v)) {
-      this.#header(v.length, 0x90, 16, 0, 0xdc);
-      for (const item of v) this.value(item, depth + 1);
-      return;
-    }
-    let entries: [unknown, unknown][] = [...(v instanceof Map ? v : Object.entries(v))];
-    if (!(v instanceof Map)) entries = entries.filter(([, item]) => item !== undefined);
-    this.#header(entries.length, 0x80, 16, 0, 0xde);
-    for (const [key, item] of entries) {
-      this.value(key, depth + 1);
-      this.value(item, depth + 1);
+    if (v === undefined || v === null) this.#code(0xc0);
+    else if (typeof v === "boolean") this.#code(v ? 0xc3 : 0xc2);
+    else if (typeof v === "number") this.#number(v);
+    else if (typeof v === "bigint") this.#bigint(v);
+    else if (typeof v === "string") {
+      const b = encodeUtf8(v);
+      this.#header(b.length, 0xa0, 32, 0xd9);
+      this.#raw(b);
+    } else if (typeof v !== "object") throw unencodable(typeof v);
+    else if (v instanceof Date) this.#date(v);
+    else if (isBytes(v)) this.#bytes(viewBytes(v));
+    else if (depth === MAX_DEPTH) {
+      throw unencodable("value nested too deep, or in itself");
+    } else if (Array.isArray(v)) {
+      this.#header(v.length, 0x90, 16, 0xdb, 1);
+      this.#values(v, depth);
+    } else {
+      const entries =
+        v instanceof Map ? [...v] : Object.entries(v).filter(([, item]) => item !== undefined);
+      this.#header(entries.length, 0x80, 16, 0xdd, 1);
+      this.#values(entries.flat(), depth);
     }
   }
 
   result(): Uint8Array {
-    return this.#b.slice(0, this.#at);
+    return this.#b.subarray(0, this.#at);
   }
 }
 
@@ -163,175 +155,153 @@ class Encoder {
  * as integers, others as floats of 64 bits), bigints of 64 bits, strings, bytes
  * (every ArrayBuffer and its views), arrays, Dates as timestamps, Maps, and the
  * own properties of other objects, those that are undefined left out. Throws a
- * TypeError for anything else, and for what is nested deeper than 64.
+ * TypeError for anything else, and for what is nested deeper than 64. The bytes
+ * begin behind `skip` bytes of the result that are left to the caller.
  */
-export function encodeMsgpack(value: unknown): Uint8Array {
-  const e = new Encoder();
+export function encodeMsgpack(value: unknown, skip = 0): Uint8Array {
+  const e = new Encoder(skip);
   e.value(value, 0);
   return e.result();
 }
 
+/** Reads values; what is wrong with them is thrown as a SyntaxError. */
 class Decoder {
   readonly #b: Uint8Array;
-  readonly #view: DataView;
+  readonly #strict: boolean;
   #at = 0;
 
-  constructor(b: Uint8Array) {
+  constructor(b: Uint8Array, strict: boolean) {
     this.#b = b;
-    this.#view = new DataView(b.buffer, b.byteOffset, b.byteLength);
+    this.#strict = strict;
   }
 
   get rest(): number {
     return this.#b.length - this.#at;
   }
 
-  /** Takes n bytes and returns where they begin. */
-  #take(n: number): number {
-    if (n > this.rest) throw new SyntaxError("MessagePack ends within a value");
-    const at = this.#at;
-    this.#at += n;
-    return at;
+  /** Checks that n bytes can come. */
+  #within(n: number): void {
+    if (n > this.rest) throw new SyntaxError("cut off");
   }
 
-  /** Takes an unsigned integer of 1, 2 or 4 bytes. */
-  #uint(size: number): number {
-    const at = this.#take(size);
-    if (size === 1) return this.#view.getUint8(at);
-    return size === 2 ? this.#view.getUint16(at) : this.#view.getUint32(at);
+  /** Takes an unsigned integer of n bytes, at most four. */
+  #uint(n: number): number {
+    this.#within(n);
+    let v = 0;
+    for (; n > 0; n--) v = v * 256 + (this.#b[this.#at++] as number);
+    return v;
   }
 
-  #bytes(n: number): Uint8Array {
-    const at = this.#take(n);
-    return this.#b.slice(at, at + n);
+  /** Takes n bytes, without a copy. */
+  #span(n: number): Uint8Array {
+    this.#within(n);
+    return this.#b.subarray(this.#at, (this.#at += n));
+  }
+
+  /** Takes n bytes to read a number from. */
+  #view(n: number): DataView {
+    const b = this.#span(n);
+    return new DataView(b.buffer, b.byteOffset, n);
   }
 
   #text(n: number): string {
-    const at = this.#take(n);
-    return decoder.decode(this.#b.subarray(at, at + n));
+    return decodeUtf8(this.#span(n));
   }
 
-  /** Checks that n values can come, each of at least a byte, before room is taken. */
-  #nested(n: number, depth: number): void {
-    if (n > this.rest) throw new SyntaxError("MessagePack ends within a value");
-    if (depth === MAX_DEPTH) throw new SyntaxError(`MessagePack is nested deeper than ${MAX_DEPTH}`);
-  }
-
-  #array(n: number, depth: number): unknown[] {
-    this.#nested(n, depth);
+  /** Takes n values; each has at least a byte, so no more is taken than can come. */
+  #values(n: number, depth: number): unknown[] {
+    this.#within(n);
+    if (depth === MAX_DEPTH) throw new SyntaxError("nested too deep");
     const list: unknown[] = [];
-    for (let i = 0; i < n; i++) list.push(this.value(depth + 1));
+    while (n-- > 0) list.push(this.value(depth + 1));
     return list;
   }
 
-  #map(n: number, depth: number): Record<string, unknown> {
-    this.#nested(2 * n, depth);
-    const map: Record<string, unknown> = {};
-    for (let i = 0; i < n; i++) {
-      const key = this.value(depth + 1);
-      if (typeof key === "object" && key !== null) {
-        throw new SyntaxError("MessagePack has a map with a key that is no scalar");
-      }
-      const name = String(key);
-      const value = this.value(depth + 1);
-      // Assigning __proto__ would change what the object is.
-      if (name === "__proto__") {
-        Object.defineProperty(map, name, { value, writable: true, enumerable: true, configurable: true });
-      } else map[name] = value;
+  #map(n: number, depth: number): object {
+    const values = this.#values(2 * n, depth);
+    const entries: [string, unknown][] = [];
+    for (let i = 0; i < values.length; i += 2) {
+      const key = values[i];
+      if (typeof key === "object" && key !== null) throw new SyntaxError("a key is no scalar");
+      entries.push([String(key), values[i + 1]]);
     }
-    return map;
+    // In place of assignments, with which a key __proto__ would be more than a key.
+    return Object.fromEntries(entries);
   }
 
   #extension(n: number): Date {
-    const type = this.#view.getInt8(this.#take(1));
-    const at = this.#take(n);
-    let nanoseconds = 0;
-    let seconds = 0;
-    if (type === TIMESTAMP && n === 4) seconds = this.#view.getUint32(at);
-    else if (type === TIMESTAMP && n === 8) {
-      const high = this.#view.getUint32(at);
-      nanoseconds = high >>> 2;
-      seconds = (high & 3) * 2 ** 32 + this.#view.getUint32(at + 4);
-    } else if (type === TIMESTAMP && n === 12) {
-      nanoseconds = this.#view.getUint32(at);
-      seconds = Number(this.#view.getBigInt64(at + 4));
-    } else throw new SyntaxError(`MessagePack extension ${type} of ${n} bytes is not known`);
+    const type = this.#uint(1);
+    const v = this.#view(n);
+    if (type !== TIMESTAMP || !(n === 4 || n === 8 || n === 12)) {
+      throw new SyntaxError(`extension ${type}`);
+    }
+    // In 64 bits, the upper 30 are nanoseconds.
+    const first = v.getUint32(0);
+    const nanoseconds = n === 4 ? 0 : n === 8 ? first >>> 2 : first;
+    let seconds = first;
+    if (n === 8) seconds = (first & 3) * 2 ** 32 + v.getUint32(4);
+    else if (n === 12) seconds = Number(v.getBigInt64(4));
     return new Date(seconds * 1000 + Math.floor(nanoseconds / 1e6));
   }
 
-  #long(v: bigint): number | bigint {
+  #long(signed: boolean): number | bigint {
+    const v = this.#view(8)[signed ? "getBigInt64" : "getBigUint64"](0);
     const n = Number(v);
     return Number.isSafeInteger(n) ? n : v;
   }
 
   value(depth: number): unknown {
     const c = this.#uint(1);
+    const v = this.#value(c, depth);
+    return this.#strict && isForeign(c) ? undefined : v;
+  }
+
+  /** Takes what follows the code c. */
+  #value(c: number, depth: number): unknown {
     if (c < 0x80) return c;
     if (c < 0x90) return this.#map(c & 0x0f, depth);
-    if (c < 0xa0) return this.#array(c & 0x0f, depth);
+    if (c < 0xa0) return this.#values(c & 0x0f, depth);
     if (c < 0xc0) return this.#text(c & 0x1f);
-    if (c >= 0xe0) return c - 0x100;
-    switch (c) {
-      case 0xc0:
-        return null;
-      case 0xc2:
-      case 0xc3:
-        return c === 0xc3;
-      case 0xc4:
-      case 0xc5:
-      case 0xc6:
-        return this.#bytes(this.#uint(1 << (c - 0xc4)));
-      case 0xc7:
-      case 0xc8:
-      case 0xc9:
-        return this.#extension(this.#uint(1 << (c - 0xc7)));
-      case 0xca:
-        return this.#view.getFloat32(this.#take(4));
-      case 0xcb:
-        return this.#view.getFloat64(this.#take(8));
-      case 0xcc:
-      case 0xcd:
-      case 0xce:
-        return this.#uint(1 << (c - 0xcc));
-      case 0xcf:
-        return this.#long(this.#view.getBigUint64(this.#take(8)));
-      case 0xd0:
-        return this.#view.getInt8(this.#take(1));
-      case 0xd1:
-        return this.#view.getInt16(this.#take(2));
-      case 0xd2:
-        return this.#view.getInt32(this.#take(4));
-      case 0xd3:
-        return this.#long(this.#view.getBigInt64(this.#take(8)));
-      case 0xd4:
-      case 0xd5:
-      case 0xd6:
-      case 0xd7:
-      case 0xd8:
-        return this.#extension(1 << (c - 0xd4));
-      case 0xd9:
-      case 0xda:
-      case 0xdb:
-        return this.#text(this.#uint(1 << (c - 0xd9)));
-      case 0xdc:
-      case 0xdd:
-        return this.#array(this.#uint(c === 0xdc ? 2 : 4), depth);
-      case 0xde:
-      case 0xdf:
-        return this.#map(this.#uint(c === 0xde ? 2 : 4), depth);
-      default:
-        throw new SyntaxError("MessagePack has no code 0xc1");
+    if (c === 0xc0) return null;
+    if (c === 0xc1) throw new SyntaxError("code 0xc1");
+    if (c < 0xc4) return c === 0xc3;
+    if (c < 0xc7) return this.#span(this.#uint(1 << (c - 0xc4))).slice();
+    if (c < 0xca) return this.#extension(this.#uint(1 << (c - 0xc7)));
+    if (c === 0xca) return this.#view(4).getFloat32(0);
+    if (c === 0xcb) return this.#view(8).getFloat64(0);
+    if (c < 0xcf) return this.#uint(1 << (c - 0xcc));
+    if (c === 0xcf) return this.#long(false);
+    if (c < 0xd3) {
+      const bits = 8 << (c - 0xd0);
+      const v = this.#uint(bits / 8);
+      return v < 2 ** (bits - 1) ? v : v - 2 ** bits;
     }
+    if (c === 0xd3) return this.#long(true);
+    if (c < 0xd9) return this.#extension(1 << (c - 0xd4));
+    if (c < 0xdc) return this.#text(this.#uint(1 << (c - 0xd9)));
+    if (c < 0xde) return this.#values(this.#uint(2 << (c - 0xdc)), depth);
+    if (c < 0xe0) return this.#map(this.#uint(2 << (c - 0xde)), depth);
+    return c - 0x100;
   }
+}
+
+/** Whether a code begins a value that the envelope does not have (PROTOCOL §2.2). */
+function isForeign(c: number): boolean {
+  if (c < 0xc0) return c >= 0x80 && c < 0x90; // maps
+  if (c < 0xd9) return c > 0xc0 && !(c > 0xc3 && c < 0xc7) && !(c > 0xcb && c < 0xd0);
+  return c > 0xdd;
 }
 
 /**
  * Decodes exactly one value. Maps become objects, integers beyond 2^53 bigints,
- * timestamps Dates. Throws a SyntaxError for anything that is not one value of
- * MessagePack, for other extensions, and for what is nested deeper than 64.
+ * timestamps Dates, bytes a copy. Throws a SyntaxError for anything that is not
+ * one value of MessagePack, for other extensions, and for what is nested deeper
+ * than 64. If `strict` is set, what is not part of the envelope (PROTOCOL §2.2)
+ * becomes undefined.
  */
-export function decodeMsgpack(b: Uint8Array): unknown {
-  const d = new Decoder(b);
+export function decodeMsgpack(b: Uint8Array, strict = false): unknown {
+  const d = new Decoder(b, strict);
   const value = d.value(0);
-  if (d.rest > 0) throw new SyntaxError("MessagePack has bytes behind its value");
+  if (d.rest > 0) throw new SyntaxError("bytes behind the value");
   return value;
 }

@@ -1,4 +1,5 @@
-import { decodeMsgpack, encodeMsgpack } from "./msgpack.js";
+import { decodeMsgpack, encodeMsgpack, isBytes, viewBytes } from "./msgpack.js";
+import { decodeUtf8, encodeUtf8 } from "./utf8.js";
 
 const names = ["bytes", "msgpack", "json", "text"] as const;
 
@@ -22,33 +23,24 @@ export function encodingName(n: number): Encoding {
   return names[n] ?? `encoding_${n}`;
 }
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** Returns the bytes of a value that is bytes, copied: they are sent later. */
-function bytesOf(value: unknown): Uint8Array | undefined {
-  if (value instanceof ArrayBuffer) return new Uint8Array(value.slice(0));
-  if (!ArrayBuffer.isView(value)) return undefined;
-  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
-}
-
 /**
  * Makes a payload of a value. Without an encoding, bytes stay bytes, a string
  * becomes text, and everything else MessagePack. Throws a TypeError for a value
  * that has no such encoding.
  */
 export function encodePayload(value: unknown, encoding?: KnownEncoding): Payload {
-  const raw = bytesOf(value);
+  // Bytes are copied, since they are sent later.
+  const raw = isBytes(value) ? viewBytes(value).slice() : undefined;
   encoding ??= raw ? "bytes" : typeof value === "string" ? "text" : "msgpack";
   let data: Uint8Array;
   if (encoding === "msgpack") data = encodeMsgpack(value);
   else if (encoding === "json") {
     const text = JSON.stringify(value) as string | undefined;
-    if (text === undefined) throw new TypeError(`a ${typeof value} has no JSON`);
-    data = encoder.encode(text);
-  } else if (encoding === "text" && typeof value === "string") data = encoder.encode(value);
+    if (text === undefined) throw new TypeError(`no JSON of a ${typeof value}`);
+    data = encodeUtf8(text);
+  } else if (encoding === "text" && typeof value === "string") data = encodeUtf8(value);
   else if (encoding === "bytes" && raw) data = raw;
-  else throw new TypeError(`a ${typeof value} cannot be sent as ${encoding}`);
+  else throw new TypeError(`no ${encoding} of a ${typeof value}`);
   return { encoding: names.indexOf(encoding), data };
 }
 
@@ -60,10 +52,9 @@ export function decodePayload(encoding: number, data: Uint8Array): unknown {
   if (encoding < 1 || encoding > 3) return data;
   try {
     if (encoding === 1) return decodeMsgpack(data);
-    const text = decoder.decode(data);
+    const text = decodeUtf8(data);
     return encoding === 2 ? JSON.parse(text) : text;
   } catch (cause) {
-    const why = cause instanceof SyntaxError ? `: ${cause.message}` : "";
-    throw new SyntaxError(`a payload is not ${encodingName(encoding)}${why}`, { cause });
+    throw new SyntaxError(`a payload is not ${encodingName(encoding)}`, { cause });
   }
 }

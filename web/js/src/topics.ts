@@ -2,8 +2,8 @@
 
 import { fail } from "./errors.js";
 import { MAX_TOKENS, MAX_TOPIC } from "./limits.js";
+import { encodeUtf8 } from "./utf8.js";
 
-const encoder = new TextEncoder();
 
 // White space, control characters, and surrogates without their other half,
 // which have no form in UTF-8.
@@ -12,20 +12,14 @@ const forbidden = /[\0-\x20\x7f-\xa0\p{White_Space}\p{Surrogate}]/u;
 
 /** Returns what is wrong with s; "" if nothing is. */
 function wrong(s: string, wildcards: boolean): string {
-  if (s === "") return "it is empty";
-  // A character takes at least a byte: nothing long is encoded.
-  if (s.length > MAX_TOPIC || encoder.encode(s).length > MAX_TOPIC) {
-    return `it is longer than ${MAX_TOPIC} bytes`;
-  }
-  if (forbidden.test(s)) return "it has white space or a control character";
   const tokens = s.split(".");
-  if (tokens.length > MAX_TOKENS) return `it has more than ${MAX_TOKENS} tokens`;
+  if (encodeUtf8(s).length > MAX_TOPIC || tokens.length > MAX_TOKENS) return "too long";
+  if (forbidden.test(s)) return "white space or a control character";
   for (const [i, token] of tokens.entries()) {
-    if (token === "") return "a token is empty";
-    if (!/[*>]/.test(token)) continue;
-    if (!wildcards) return "it has a wildcard";
-    if (token.length > 1) return "a wildcard is not a whole token";
-    if (token === ">" && i + 1 < tokens.length) return "> is not the last token";
+    if (!token) return "an empty token";
+    const last = i + 1 === tokens.length;
+    const wildcard = wildcards && (token === "*" || (token === ">" && last));
+    if (!wildcard && /[*>]/.test(token)) return "a misplaced wildcard";
   }
   return "";
 }
@@ -37,18 +31,18 @@ function quoted(s: string): string {
 /** Throws `invalid_topic` unless name is a topic. */
 export function checkTopic(name: string): void {
   const reason = wrong(name, false);
-  if (reason) throw fail("invalid_topic", `${quoted(name)} is not a topic: ${reason}`);
+  if (reason) throw fail("invalid_topic", `${quoted(name)}: ${reason}`);
 }
 
 /** Throws `invalid_pattern` unless pattern is one. */
 export function checkPattern(pattern: string): void {
   const reason = wrong(pattern, true);
-  if (reason) throw fail("invalid_pattern", `${quoted(pattern)} is not a pattern: ${reason}`);
+  if (reason) throw fail("invalid_pattern", `${quoted(pattern)}: ${reason}`);
 }
 
 /** Throws `system_topic` if a valid topic or pattern belongs to the system. */
 export function checkNotSystem(s: string): void {
-  if (isSystem(s)) throw fail("system_topic", `${quoted(s)} belongs to the system`);
+  if (isSystem(s)) throw fail("system_topic", quoted(s));
 }
 
 /** Whether a topic or pattern belongs to the system: it begins with $ or _. */

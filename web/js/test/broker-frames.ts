@@ -1,137 +1,109 @@
 // The other side of frames.ts: what a broker writes and parses. The client has no
 // need of it; the scripted broker and the golden vectors do.
 
-import { type FieldReader, FrameWriter } from "../src/envelope.js";
-import { fail } from "../src/errors.js";
-import {
-  type Ack,
-  type Authenticated,
-  type End,
-  type GapFrame,
-  type MessageFrame,
-  type Nack,
-  type NoticeFrame,
-  type Resume,
-  type Skip,
-  type StreamEnd,
-  type Subscribed,
-  type TopicFrame,
-  Type,
-  type Welcome,
-  expect,
+import { type Frame, writeFrame } from "../src/envelope.js";
+import { type TidewireError, fail } from "../src/errors.js";
+import * as Type from "../src/frame-types.js";
+import type {
+  Ack,
+  Authenticated,
+  GapFrame,
+  MessageFrame,
+  Resume,
+  Skip,
+  Subscribed,
+  TopicFrame,
+  Welcome,
 } from "../src/frames.js";
 import { MAX_AGENT, MAX_FIRST_FRAME, MAX_SECRET, MAX_TOKEN } from "../src/limits.js";
 import { checkPattern, checkTopic } from "../src/topics.js";
 
+/** What a refusal tells. */
+export type Failure = Pick<TidewireError, "code" | "reason" | "retry">;
+
 export function writeWelcome(w: Welcome): Uint8Array {
-  return new FrameWriter(Type.WELCOME, 8)
-    .uint(w.version)
-    .uint(w.capabilities)
-    .bytes(w.client)
-    .bytes(w.secret)
-    .list(5)
-    .uint(w.limits.payload)
-    .uint(w.limits.subscriptions)
-    .uint(w.limits.publications)
-    .uint(w.limits.publicationCredit)
-    .uint(w.limits.subscriptionCredit)
-    .uint(w.base)
-    .optional(w.expires)
-    .optionalText(w.server)
-    .frame();
+  const l = w.limits;
+  const limits = [
+    l.payload,
+    l.subscriptions,
+    l.publications,
+    l.publicationCredit,
+    l.subscriptionCredit,
+  ];
+  return writeFrame(
+    Type.WELCOME,
+    w.version,
+    w.capabilities,
+    w.client,
+    w.secret,
+    limits,
+    w.base,
+    w.expires,
+    w.server || undefined,
+  );
 }
 
 export function writeAuthenticated(a: Authenticated): Uint8Array {
-  return new FrameWriter(Type.AUTHENTICATED, 2).uint(a.number).optional(a.expires).frame();
+  return writeFrame(Type.AUTHENTICATED, a.number, a.expires);
 }
 
-export function writeNotice(n: NoticeFrame): Uint8Array {
-  return new FrameWriter(Type.NOTICE, 3).uint(n.code).text(n.reason).optional(n.deadline).frame();
+export function writeNotice(n: { error: Failure; deadline: number | undefined }): Uint8Array {
+  return writeFrame(Type.NOTICE, n.error.code, n.error.reason, n.deadline);
 }
 
-export function writeEnd(e: Partial<End>): Uint8Array {
-  return new FrameWriter(Type.END, 5)
-    .uint(e.code ?? 0)
-    .text(e.reason ?? "")
-    .optional(e.retry)
-    .optional(e.epoch)
-    .optional(e.offset)
-    .frame();
+export function writeEnd(e: {
+  error: Failure;
+  epoch?: number | undefined;
+  offset?: number | undefined;
+}): Uint8Array {
+  const { code, reason, retry } = e.error;
+  return writeFrame(Type.END, code, reason, retry, e.epoch, e.offset);
 }
 
-export function writeStreamEnd(e: StreamEnd): Uint8Array {
-  return new FrameWriter(Type.STREAM_END, 4)
-    .uint(e.subscription)
-    .uint(e.code)
-    .text(e.reason)
-    .optional(e.retry)
-    .frame();
+export function writeStreamEnd(e: { subscription: number; error: Failure }): Uint8Array {
+  return writeFrame(Type.STREAM_END, e.subscription, e.error.code, e.error.reason, e.error.retry);
 }
 
 export function writeSubscribed(s: Subscribed): Uint8Array {
-  if (s.topic === 0) return new FrameWriter(Type.SUBSCRIBED, 0).frame();
-  return new FrameWriter(Type.SUBSCRIBED, 3).uint(s.topic).uint(s.epoch).uint(s.offset).frame();
+  if (s.topic === 0) return writeFrame(Type.SUBSCRIBED);
+  return writeFrame(Type.SUBSCRIBED, s.topic, s.epoch, s.offset);
 }
 
 export function writeTopic(t: TopicFrame): Uint8Array {
-  return new FrameWriter(Type.TOPIC, 4)
-    .uint(t.topic)
-    .text(t.name)
-    .uint(t.epoch)
-    .uint(t.offset)
-    .frame();
+  return writeFrame(Type.TOPIC, t.topic, t.name, t.epoch, t.offset);
 }
 
 export function writeMessage(m: MessageFrame): Uint8Array {
-  const fields = m.reliable !== undefined ? 8 : m.publisher ? 7 : 6;
-  const w = new FrameWriter(Type.MESSAGE, fields)
-    .uint(m.topic)
-    .uint(m.offset)
-    .uint(m.previous)
-    .uint(m.time)
-    .uint(m.encoding)
-    .bytes(m.data);
-  if (fields >= 7) w.optionalBytes(m.publisher);
-  if (fields >= 8) w.optional(m.reliable);
-  return w.frame();
+  const fields = [m.topic, m.offset, m.previous, m.time, m.encoding, m.data];
+  if (m.reliable !== undefined) {
+    return writeFrame(Type.MESSAGE, ...fields, m.publisher, m.reliable);
+  }
+  return m.publisher
+    ? writeFrame(Type.MESSAGE, ...fields, m.publisher)
+    : writeFrame(Type.MESSAGE, ...fields);
 }
 
 export function writeGap(g: GapFrame): Uint8Array {
-  return new FrameWriter(Type.GAP, 6)
-    .uint(g.topic)
-    .optional(g.epoch)
-    .optional(g.from)
-    .optional(g.to)
-    .uint(g.reason)
-    .optional(g.count)
-    .frame();
+  return writeFrame(Type.GAP, g.topic, g.epoch, g.from, g.to, g.reason, g.count);
 }
 
 export function writeSkip(s: Skip): Uint8Array {
-  return new FrameWriter(Type.SKIP, 2).uint(s.topic).uint(s.to).frame();
+  return writeFrame(Type.SKIP, s.topic, s.to);
 }
 
 export function writeAck(a: Ack): Uint8Array {
-  const w = new FrameWriter(Type.ACK, 4).uint(a.sequence);
-  if (a.offsets.length === 0) w.nil();
-  else w.uint(a.epoch);
-  w.list(a.offsets.length);
-  let last = 0;
-  for (const offset of a.offsets) {
-    w.uint(offset - last);
-    last = offset;
-  }
-  return w.optional(a.limit).frame();
+  const distances = a.offsets.map((offset, i) => offset - (a.offsets[i - 1] ?? 0));
+  const epoch = a.offsets.length === 0 ? undefined : a.epoch;
+  return writeFrame(Type.ACK, a.sequence, epoch, distances, a.limit);
 }
 
-export function writeNack(n: Nack): Uint8Array {
-  return new FrameWriter(Type.NACK, 5)
-    .uint(n.sequence)
-    .uint(n.code)
-    .text(n.reason)
-    .optional(n.retry)
-    .optional(n.limit)
-    .frame();
+export function writeNack(n: {
+  sequence: number;
+  error: Failure;
+  limit?: number | undefined;
+}): Uint8Array {
+  const { code, reason, retry } = n.error;
+  return writeFrame(Type.NACK, n.sequence, code, reason, retry, n.limit);
 }
 
 export interface ParsedHello {
@@ -142,37 +114,33 @@ export interface ParsedHello {
   readonly agent: string;
 }
 
-export function parseHello(f: FieldReader): ParsedHello {
-  expect(f, Type.HELLO);
-  const version = f.uint();
-  const capabilities = f.uint();
-  const token = f.optionalText(MAX_TOKEN);
-  let resume: Resume | undefined;
-  if (!f.absent()) {
-    if (f.list(2) !== 2) throw fail("malformed_frame", "resume is not a list of two");
-    resume = { client: f.id(), secret: f.bytes(MAX_SECRET) };
-  }
-  const agent = f.optionalText(MAX_AGENT);
-  f.end();
-  return { version, capabilities, token, resume, agent };
+function parseResume(l: ReturnType<Frame["list"]>): Resume {
+  if (l.length !== 2) throw fail("malformed_frame", "resume is not a list of two");
+  return { client: l.id(), secret: l.bytes(MAX_SECRET) };
 }
 
-export function parseAuth(f: FieldReader): { number: number; token: string } {
-  expect(f, Type.AUTH);
-  const a = { number: f.uint(), token: f.text(MAX_TOKEN) };
-  f.end();
-  return a;
+export function parseHello(f: Frame): ParsedHello {
+  return {
+    version: f.uint(),
+    capabilities: f.uint(),
+    token: f.optionalText(MAX_TOKEN),
+    resume: f.absent() ? undefined : parseResume(f.list(2)),
+    agent: f.optionalText(MAX_AGENT),
+  };
 }
 
-export function parseFlow(f: FieldReader): {
-  subscription: number;
-  limit: number;
-  offset: number | undefined;
-} {
-  expect(f, Type.FLOW);
-  const w = { subscription: f.uint(), limit: f.uint(), offset: f.optional() };
-  f.end();
-  return w;
+export function parseAuth(f: Frame): { number: number; token: string } {
+  return { number: f.uint(), token: f.text(MAX_TOKEN) };
+}
+
+export interface ParsedFlow {
+  readonly subscription: number;
+  readonly limit: number;
+  readonly offset: number | undefined;
+}
+
+export function parseFlow(f: Frame): ParsedFlow {
+  return { subscription: f.uint(), limit: f.uint(), offset: f.optional() };
 }
 
 export interface ParsedSubscribe {
@@ -183,8 +151,7 @@ export interface ParsedSubscribe {
   readonly credit: number;
 }
 
-export function parseSubscribe(f: FieldReader): ParsedSubscribe {
-  expect(f, Type.SUBSCRIBE);
+export function parseSubscribe(f: Frame): ParsedSubscribe {
   const s = {
     number: f.uint(),
     pattern: f.text(MAX_FIRST_FRAME),
@@ -199,7 +166,6 @@ export function parseSubscribe(f: FieldReader): ParsedSubscribe {
   if (s.priority > 7) throw fail("invalid_option", `priority ${s.priority}`);
   if (!from || !options) throw fail("invalid_option", "reserved");
   checkPattern(s.pattern);
-  f.end();
   return s;
 }
 
@@ -209,12 +175,10 @@ export interface ParsedPublication {
   readonly first: number;
 }
 
-export function parsePublication(f: FieldReader): ParsedPublication {
-  expect(f, Type.PUBLICATION);
+export function parsePublication(f: Frame): ParsedPublication {
   const p = { topic: f.text(MAX_FIRST_FRAME), publisher: f.optionalId(), first: f.uint() };
   if (p.first === 0) throw fail("malformed_frame", "a sequence is at least 1");
   checkTopic(p.topic);
-  f.end();
   return p;
 }
 
@@ -226,15 +190,12 @@ export interface ParsedPublish {
   readonly data: Uint8Array;
 }
 
-export function parsePublish(f: FieldReader): ParsedPublish {
-  expect(f, Type.PUBLISH);
-  const p = {
+export function parsePublish(f: Frame): ParsedPublish {
+  return {
     sequence: f.uint(),
     topic: f.optionalText(MAX_FIRST_FRAME),
     mode: f.uint(1),
     encoding: f.uint(255),
     data: f.bytes(),
   };
-  f.end();
-  return p;
 }

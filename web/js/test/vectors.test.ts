@@ -3,9 +3,10 @@
 
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import type { FieldReader } from "../src/envelope.js";
+import type { Frame } from "../src/envelope.js";
 import { TidewireError } from "../src/errors.js";
 import { FrameBuffer } from "../src/frame-buffer.js";
+import * as Type from "../src/frame-types.js";
 import * as frames from "../src/frames.js";
 import { FRAME_OVERHEAD, MAX_FIRST_FRAME } from "../src/limits.js";
 import * as topics from "../src/topics.js";
@@ -21,9 +22,9 @@ function read<T>(name: string): T[] {
 
 /** A frame type in both directions; a value is what the vectors hold. */
 interface Codec {
-  parse(f: FieldReader): unknown;
-  write(f: FieldReader): Uint8Array;
-  value(f: FieldReader): unknown;
+  parse(f: Frame): unknown;
+  write(f: Frame): Uint8Array;
+  value(f: Frame): unknown;
 }
 
 /** Bytes in hex, ids as UUIDs, what is undefined as null. */
@@ -37,6 +38,13 @@ function plain(v: object): Record<string, unknown> {
   );
 }
 
+/** Spreads the code, reason and retry of an error over what it came with. */
+function withError(v: { error: TidewireError }): unknown {
+  const { error, ...rest } = v;
+  expect(error.remote).toBe(true);
+  return plain({ ...rest, code: error.code, reason: error.reason, retry: error.retry });
+}
+
 /** A payload is a struct of its own in the vectors. */
 function withPayload(v: { encoding: number; data: Uint8Array }): unknown {
   const { encoding, data, ...rest } = v;
@@ -44,11 +52,18 @@ function withPayload(v: { encoding: number; data: Uint8Array }): unknown {
 }
 
 function codec<T extends object>(
-  parse: (f: FieldReader) => T,
+  parse: (f: Frame) => T,
   write: (v: T) => Uint8Array,
   value: (v: T) => unknown = plain,
 ): Codec {
   return { parse, write: (f) => write(parse(f)), value: (f) => value(parse(f)) };
+}
+
+/** NOTICE has no retry. */
+function notice(n: frames.NoticeFrame): unknown {
+  const { retry, ...rest } = withError(n) as Record<string, unknown>;
+  expect(retry).toBeNull();
+  return rest;
 }
 
 const codecs: Record<string, Codec> = {
@@ -59,10 +74,10 @@ const codecs: Record<string, Codec> = {
   WELCOME: codec(frames.parseWelcome, broker.writeWelcome),
   AUTH: codec(broker.parseAuth, (a) => frames.writeAuth(a.number, a.token)),
   AUTHENTICATED: codec(frames.parseAuthenticated, broker.writeAuthenticated),
-  NOTICE: codec(frames.parseNotice, broker.writeNotice),
-  END: codec(frames.parseEnd, broker.writeEnd),
+  NOTICE: codec(frames.parseNotice, broker.writeNotice, notice),
+  END: codec(frames.parseEnd, broker.writeEnd, withError),
   FLOW: codec(broker.parseFlow, (f) => frames.writeFlow(f.subscription, f.limit, f.offset)),
-  STREAM_END: codec(frames.parseStreamEnd, broker.writeStreamEnd),
+  STREAM_END: codec(frames.parseStreamEnd, broker.writeStreamEnd, withError),
   SUBSCRIBE: codec(broker.parseSubscribe, (s) =>
     frames.writeSubscribe(s.number, s.pattern, s.class, s.priority, s.credit),
   ),
@@ -85,8 +100,11 @@ const codecs: Record<string, Codec> = {
     withPayload,
   ),
   ACK: codec(frames.parseAck, broker.writeAck),
-  NACK: codec(frames.parseNack, broker.writeNack),
+  NACK: codec(frames.parseNack, broker.writeNack, withError),
 };
+
+const { isKnown, ...typeNumbers } = Type;
+const types: Record<string, number> = typeNumbers;
 
 const maxFrame = (256 << 10) + FRAME_OVERHEAD;
 
@@ -97,7 +115,7 @@ function codecOf(type: string): Codec {
 }
 
 /** Cuts the one frame from b, handed over in chunks of `size` bytes. */
-function cut(b: Uint8Array, size: number, limit = maxFrame): FieldReader {
+function cut(b: Uint8Array, size: number, limit = maxFrame): Frame {
   const buffer = new FrameBuffer();
   for (let at = 0; at < b.length; at += size) {
     expect(buffer.next(limit)).toBeUndefined();
@@ -121,8 +139,8 @@ describe("frames.json", () => {
   test.each(vectors)("$type: $name", (v) => {
     const b = unhex(v.hex);
     const c = codecOf(v.type);
-    // A FieldReader is read once: each look needs a frame of its own.
-    expect(cut(b, b.length).type).toBe(frames.Type[v.type as keyof typeof frames.Type]);
+    // A frame is read once: each look needs one of its own.
+    expect(cut(b, b.length).type).toBe(types[v.type]);
     expect(cut(b, b.length).size).toBe(b.length);
     for (const size of [b.length, 1, 7]) expect(c.value(cut(b, size))).toEqual(v.value);
     const written = c.write(cut(b, b.length));
@@ -130,16 +148,25 @@ describe("frames.json", () => {
     if (v.name !== "hello of a later version") expect(hex(written)).toBe(v.hex);
   });
 
+  test("a type is known if it has a name", () => {
+    const known = Array.from({ length: 128 }, (_, n) => n).filter(isKnown);
+    expect(known).toEqual(Object.values(types).toSorted((a, b) => a - b));
+  });
+
   test("every type has a vector", () => {
     const seen = new Set(vectors.map((v) => v.type));
-    expect(seen).toEqual(new Set(Object.keys(frames.Type)));
+    expect(seen).toEqual(new Set(Object.keys(types)));
   });
 });
 
 test.each(read<{ name: string; type: string; hex: string; code: string }>("rejected.json"))(
   "rejected.json: $type: $name",
   (v) => {
-    const refused = () => codecOf(v.type).parse(cut(unhex(v.hex), 1 << 20, MAX_FIRST_FRAME));
+    const refused = () => {
+      const frame = cut(unhex(v.hex), 1 << 20, MAX_FIRST_FRAME);
+      frames.expect(frame, types[v.type] as number);
+      codecOf(v.type).parse(frame);
+    };
     expect(refused).toThrow(TidewireError);
     expect(refused).toThrow(expect.objectContaining({ codeName: v.code, remote: false }));
   },

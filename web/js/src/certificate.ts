@@ -1,0 +1,15 @@
+/**
+ * Reads the SHA-256 of a certificate: 32 bytes, or text in base64 or in
+ * hexadecimal digits, with or without colons. Throws a TypeError for anything
+ * else.
+ */
+export function parseCertificateHash(hash: string | Uint8Array): Uint8Array<ArrayBuffer> {
+  let b: Iterable<number> = [];
+  if (typeof hash !== "string") b = hash;
+  else if (/^([0-9a-f]{2}:?){32}$/i.test(hash)) {
+    b = (hash.match(/\w\w/g) ?? []).map((digits) => parseInt(digits, 16));
+  } else if (/^[\w+/]{43}=?$/.test(hash)) b = Array.from(atob(hash), (c) => c.charCodeAt(0));
+  const bytes = Uint8Array.from(b);
+  if (bytes.length !== 32) throw new TypeError("not a SHA-256 in base64 or hex");
+  return bytes;
+}

@@ -1,0 +1,377 @@
+import { sleep } from "./abort.js";
+import { DatagramRouter, DatagramSender } from "./datagrams.js";
+import { deferred } from "./deferred.js";
+import type { Drops } from "./drops.js";
+import type { Frame } from "./envelope.js";
+import { TidewireError, fail, mapped, remote } from "./errors.js";
+import { readFrames } from "./frame-stream.js";
+import * as Type from "./frame-types.js";
+import {
+  CAP_DATAGRAMS,
+  type Hello,
+  type NoticeFrame,
+  type Outgoing,
+  VERSION,
+  type Welcome,
+  expect,
+  parseAck,
+  parseAuthenticated,
+  parseEnd,
+  parseNack,
+  parseNotice,
+  parseStreamEnd,
+  parseWelcome,
+  unexpected,
+  writeAuth,
+  writeHello,
+  writePublish,
+} from "./frames.js";
+import { DEFAULT_PAYLOAD, FRAME_OVERHEAD, MAX_FIRST_FRAME } from "./limits.js";
+import type { Position } from "./message.js";
+import { StreamWriter } from "./stream-writer.js";
+import { type StreamOwner, SubscriptionStream } from "./subscription-stream.js";
+import type { Transport, TransportCloseInfo, TransportStream } from "./transport.js";
+
+/** How long the end of the control stream and that of the transport may be apart. */
+const SETTLE_MS = 250;
+/** How long the broker may take to answer the end of the session. */
+const CLOSE_MS = 1000;
+/** How long STREAM_END may come after the reset of which it tells. */
+const RESET_MS = 5000;
+/** What may wait on the control stream before lossy messages are dropped. */
+const MAX_CONTROL_BACKLOG = 256 << 10;
+
+/** A request of the control stream that waits for its answer. */
+interface Request {
+  /** The type of the frame that answers it; NACK answers all. */
+  readonly type: number;
+  /** AUTHENTICATED gives no position; 0 stands in its place. */
+  resolve(p: Position): void;
+  reject(error: TidewireError): void;
+}
+
+/** What a connection needs of its client. */
+export interface ConnectionHost {
+  readonly drops: Drops;
+  notice(n: NoticeFrame): void;
+}
+
+/**
+ * The life of one transport: the session on it, its control stream, its
+ * datagrams and the streams of subscriptions. It ends once, with an error that
+ * tells why; a new connection is a new Connection.
+ */
+export class Connection {
+  readonly router: DatagramRouter;
+
+  readonly #transport: Transport;
+  readonly #host: ConnectionHost;
+  readonly #lifetime = new AbortController();
+  readonly #requests = new Map<number, Request>();
+  readonly #streams = new Map<number, SubscriptionStream>();
+  readonly #welcomed = deferred<Welcome>();
+  readonly #closed = deferred<TidewireError>();
+  #welcome: Welcome | undefined;
+  #error: TidewireError | undefined;
+  #closing = false;
+  #control: StreamWriter | undefined;
+  #datagrams: DatagramSender | undefined;
+  #lastRequest = 0;
+  #lastStream = 0;
+
+  constructor(transport: Transport, host: ConnectionHost) {
+    this.#transport = transport;
+    this.#host = host;
+    this.router = new DatagramRouter(host.drops);
+  }
+
+  /** Resolves with the reason when the connection has ended; never rejects. */
+  get closed(): Promise<TidewireError> {
+    return this.#closed.promise;
+  }
+
+  /** What the broker told in WELCOME, once it has come. */
+  get welcome(): Welcome | undefined {
+    return this.#welcome;
+  }
+
+  /** Why it has ended; undefined while it has not. */
+  get error(): TidewireError | undefined {
+    return this.#error;
+  }
+
+  /** Aborted when the connection ends. */
+  get signal(): AbortSignal {
+    return this.#lifetime.signal;
+  }
+
+  /** The base of the broker's times; known once WELCOME has come. */
+  get base(): number {
+    return this.#welcome?.base ?? 0;
+  }
+
+  /** The most bytes of a frame's body, on streams of subscriptions and publications. */
+  get #maxFrame(): number {
+    return (this.#welcome?.limits.payload ?? DEFAULT_PAYLOAD) + FRAME_OVERHEAD;
+  }
+
+  /**
+   * Opens the session. The subscriptions in `early`, fewer than 32, are sent
+   * together with HELLO (PROTOCOL §5). Resolves with WELCOME, else rejects with
+   * the reason of the connection's end.
+   */
+  async open(hello: Omit<Hello, "capabilities">, early: StreamOwner[]): Promise<Welcome> {
+    try {
+      await this.#orEnded(this.#transport.ready);
+      const { readable, writable } = await this.#openStream();
+      const { datagrams } = this.#transport;
+      this.#control = new StreamWriter(writable);
+      this.#control.write(writeHello({ ...hello, capabilities: datagrams ? CAP_DATAGRAMS : 0 }));
+      for (const owner of early) this.subscribe(owner);
+      void this.#watch(readable.getReader());
+      if (datagrams) void this.#readDatagrams(datagrams.readable.getReader());
+    } catch (cause) {
+      this.fail(mapped("connect_failed", cause));
+    }
+    return this.#welcomed.promise;
+  }
+
+  /** Waits for what the transport promised, unless the connection ends before. */
+  #orEnded<T>(promise: Promise<T>): Promise<T> {
+    const ended = this.closed.then((error) => Promise.reject(error));
+    return Promise.race([promise, ended]);
+  }
+
+  /** Opens a stream. Rejects with the connection's error once it has ended. */
+  async #openStream(): Promise<TransportStream> {
+    if (this.#error) throw this.#error;
+    return this.#transport.createBidirectionalStream();
+  }
+
+  /**
+   * Opens a stream, lets `opened` write to it, and hands the frames that come to
+   * `frame`, until the stream ends. It resolves with why: the error of the
+   * broker's END, whose code may be 0, or the fault that was found; undefined if
+   * it ended with the connection. Never rejects.
+   */
+  async runStream(
+    opened: (writer: StreamWriter) => void,
+    frame: (f: Frame) => void,
+  ): Promise<TidewireError | undefined> {
+    let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+    let writer: StreamWriter | undefined;
+    let end: TidewireError | undefined;
+    try {
+      const { readable, writable } = await this.#openStream();
+      reader = readable.getReader();
+      writer = new StreamWriter(writable);
+      opened(writer);
+      // Frames are understood with what WELCOME told. It was sent before them, so
+      // waiting for it cannot keep it from coming.
+      await this.#welcomed.promise;
+      await readFrames(
+        reader,
+        () => this.#maxFrame,
+        (f) => {
+          if (f.type === Type.END) end ??= parseEnd(f).error;
+          else if (!end) frame(f);
+        },
+      );
+      return end ?? fail("protocol_violation", "no END");
+    } catch (cause) {
+      if (end) return end;
+      if (!(cause instanceof TidewireError)) {
+        // Either the connection is about to end, which tells more, or the stream
+        // was reset, of which STREAM_END tells.
+        await sleep(RESET_MS, this.signal);
+      }
+      return this.#error ? undefined : mapped("connection_lost", cause);
+    } finally {
+      void writer?.close();
+      reader?.cancel().catch(() => {}); // a fault leaves it unread
+    }
+  }
+
+  /** Opens the stream of a subscription. */
+  subscribe(owner: StreamOwner): void {
+    const stream = new SubscriptionStream(this, ++this.#lastStream, owner);
+    this.#streams.set(stream.number, stream);
+    owner.attach(stream);
+    void stream.run().then(() => this.#streams.delete(stream.number));
+  }
+
+  /** Writes a frame to the control stream. */
+  control(frame: Uint8Array): void {
+    this.#control?.write(frame);
+  }
+
+  /**
+   * Publishes one message on the control stream. Rejects with the NACK, or with
+   * `connection_lost` if the connection ends before the answer, when it is unknown
+   * whether the message was published.
+   */
+  publish(topic: string, m: Outgoing): Promise<Position> {
+    return this.#request(Type.ACK, (sequence) => writePublish(sequence, topic, m));
+  }
+
+  /** Replaces the token (PROTOCOL §5.3); rejects as publish does. */
+  async auth(token: string): Promise<void> {
+    await this.#request(Type.AUTHENTICATED, (number) => writeAuth(number, token));
+  }
+
+  #request(type: number, frame: (sequence: number) => Uint8Array): Promise<Position> {
+    return new Promise((resolve, reject) => {
+      if (this.#error) return reject(unanswered(this.#error));
+      const sequence = ++this.#lastRequest;
+      this.#requests.set(sequence, { type, resolve, reject });
+      this.control(frame(sequence));
+    });
+  }
+
+  /** Sends a lossy PUBLISH by datagram, else on the control stream (PROTOCOL §8). */
+  lossy(frame: Uint8Array): void {
+    const most = this.#datagrams ? (this.#transport.datagrams?.maxDatagramSize ?? 0) : 0;
+    if (frame.length <= most) this.#datagrams?.send(frame);
+    else if ((this.#control?.backlog ?? Infinity) <= MAX_CONTROL_BACKLOG) this.control(frame);
+    else this.#host.drops.unsent++;
+  }
+
+  /** Watches the control stream and the transport, and ends with whichever ends first. */
+  async #watch(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+    let info: TransportCloseInfo | undefined;
+    let cause: unknown;
+    const closed = this.#transport.closed.then(
+      (i) => void (info = i),
+      (e) => void (cause ??= e),
+    );
+    const control = readFrames(
+      reader,
+      () => MAX_FIRST_FRAME + (this.#welcome?.limits.payload ?? 0),
+      (f) => this.#frame(f),
+    ).catch((e: unknown) => {
+      if (e instanceof TidewireError) this.fail(e);
+      cause ??= e;
+    });
+    await Promise.race([closed, control]);
+    if (this.#error) return;
+    // END on the control stream tells more than the close code, and this more
+    // than a broken stream; they may come in any order.
+    await Promise.race([Promise.all([closed, control]), sleep(SETTLE_MS, this.signal)]);
+    const code = info?.closeCode;
+    this.fail(
+      code
+        ? remote(code, info?.reason ?? "")
+        : mapped("connection_lost", cause),
+    );
+  }
+
+  #frame(f: Frame): void {
+    if (this.#error) return;
+    if (f.type === Type.END) {
+      return this.fail(parseEnd(f).error);
+    }
+    if (!this.#welcome) {
+      expect(f, Type.WELCOME);
+      return this.#welcomeFrame(parseWelcome(f));
+    }
+    switch (f.type) {
+      case Type.ACK: {
+        const { sequence, epoch, offsets } = parseAck(f);
+        const offset = offsets[0];
+        if (offset === undefined || offsets.length > 1) {
+          throw fail("protocol_violation", "an ACK of several");
+        }
+        return this.#answer(sequence, f.type).resolve({ epoch, offset });
+      }
+      case Type.AUTHENTICATED: {
+        const { number } = parseAuthenticated(f);
+        return this.#answer(number, f.type).resolve({ epoch: 0, offset: 0 });
+      }
+      case Type.NACK: {
+        const n = parseNack(f);
+        return this.#answer(n.sequence).reject(n.error);
+      }
+      case Type.NOTICE:
+        return this.#host.notice(parseNotice(f));
+      case Type.STREAM_END: {
+        const end = parseStreamEnd(f);
+        return this.#streams.get(end.subscription)?.reset(end.error);
+      }
+      default:
+        throw unexpected(f);
+    }
+  }
+
+  #welcomeFrame(w: Welcome): void {
+    if (w.version !== VERSION) {
+      throw fail("unsupported_version", `version ${w.version}`);
+    }
+    this.#welcome = w;
+    const { datagrams } = this.#transport;
+    if (datagrams && w.capabilities & CAP_DATAGRAMS) {
+      const writable = datagrams.writable ?? datagrams.createWritable?.();
+      if (writable) this.#datagrams = new DatagramSender(writable, this.#host.drops);
+    }
+    this.#welcomed.resolve(w);
+  }
+
+  #answer(sequence: number, type?: number): Request {
+    const request = this.#requests.get(sequence);
+    if (!request || (type ?? request.type) !== request.type) throw fail("protocol_violation", `answer to ${sequence}`);
+    this.#requests.delete(sequence);
+    return request;
+  }
+
+  async #readDatagrams(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done || this.#error) return;
+        this.router.dispatch(value);
+      }
+    } catch {
+      // The connection has ended, and tells elsewhere why.
+    }
+  }
+
+  /**
+   * Ends the session: FIN on the control stream, and when the broker has answered,
+   * or has had its time, the transport is closed.
+   */
+  async close(): Promise<void> {
+    this.#closing = true;
+    if (!this.#error && this.#control) {
+      void this.#control.close();
+      await Promise.race([this.closed, sleep(CLOSE_MS, this.signal)]);
+    }
+    this.fail(fail("closed"));
+  }
+
+  /** Ends the connection at once; only the first reason counts. */
+  fail(error: TidewireError): void {
+    if (this.#error) return;
+    if (this.#closing) error = fail("closed"); // however the broker answers
+    this.#error = error;
+    this.#welcomed.reject(error);
+    this.#closed.resolve(error);
+    this.#lifetime.abort();
+    for (const r of this.#requests.values()) r.reject(unanswered(error));
+    this.#requests.clear();
+    this.router.close();
+    // Whatever the transport promised and now breaks was told by `error`.
+    this.#transport.ready.catch(() => {});
+    this.#transport.closed.catch(() => {});
+    try {
+      const own = !error.remote && error.code < 500;
+      this.#transport.close(own ? { closeCode: error.code, reason: error.reason } : {});
+    } catch {
+      // It was closed already.
+    }
+  }
+}
+
+/** The error of a request whose connection ended before its answer came. */
+export function unanswered(cause: TidewireError | undefined): TidewireError {
+  if (cause?.codeName === "closed") return cause;
+  return fail("connection_lost", "before the answer came", cause);
+}

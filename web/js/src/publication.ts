@@ -1,0 +1,139 @@
+import type { Connection } from "./connection.js";
+import { unanswered } from "./connection.js";
+import type { Frame } from "./envelope.js";
+import { type TidewireError, fail } from "./errors.js";
+import * as Type from "./frame-types.js";
+import {
+  type Outgoing,
+  parseAck,
+  parseNack,
+  unexpected,
+  writePublication,
+  writePublish,
+} from "./frames.js";
+import type { Position } from "./message.js";
+import type { StreamWriter } from "./stream-writer.js";
+
+/** A message that waits to be acknowledged. */
+export interface Publishing extends Outgoing {
+  resolve(p: Position): void;
+  reject(error: TidewireError): void;
+}
+
+/** What a publication tells the publisher of its topic. */
+export interface PublicationOwner {
+  /** It can send: it was opened, or credit came. */
+  sendable(): void;
+  /** Nothing that was sent waits for an answer any more. */
+  idle(): void;
+  /**
+   * The stream has ended: with an error that the topic's other messages would meet
+   * as well, or without one, cleanly or with the connection.
+   */
+  ended(error: TidewireError | undefined): void;
+}
+
+const FIRST = 1;
+
+/** A publication stream: messages up, acknowledgements and credit down (PROTOCOL §7). */
+export class Publication {
+  readonly topic: string;
+  readonly #connection: Connection;
+  readonly #owner: PublicationOwner;
+  readonly #inFlight = new Map<number, Publishing>();
+  #writer: StreamWriter | undefined;
+  #sequence = FIRST;
+  #sent = 0; // bytes of PUBLISH frames since the beginning of the stream
+  #limit: number; // of the credit, from the same beginning
+  #closing = false;
+
+  constructor(connection: Connection, topic: string, owner: PublicationOwner) {
+    this.#connection = connection;
+    this.topic = topic;
+    this.#owner = owner;
+    this.#limit = connection.welcome?.limits.publicationCredit ?? 0;
+  }
+
+  /** Whether FIN was sent: no message can follow. */
+  get closing(): boolean {
+    return this.#closing;
+  }
+
+  /** Whether nothing that was sent waits for its answer. */
+  get isIdle(): boolean {
+    return this.#inFlight.size === 0;
+  }
+
+  /** Whether a message can be sent now (PROTOCOL §7.3). */
+  get isSendable(): boolean {
+    return this.#writer !== undefined && !this.#closing && this.#sent < this.#limit;
+  }
+
+  /** Opens the stream and reads it to its end; never rejects. */
+  async run(): Promise<void> {
+    const c = this.#connection;
+    const why = await c.runStream(
+      (writer) => {
+        this.#writer = writer;
+        writer.write(writePublication(this.topic, c.welcome?.client, FIRST));
+        this.#owner.sendable();
+        if (this.#closing) void writer.close();
+      },
+      (f) => this.#frame(f),
+    );
+    this.#closing = true;
+    // A broker that stops ends its publications before the session.
+    const fatal = why?.code && why.codeName !== "shutting_down" ? why : undefined;
+    for (const m of this.#inFlight.values()) m.reject(fatal ?? unanswered(c.error ?? why));
+    this.#inFlight.clear();
+    this.#owner.ended(fatal);
+  }
+
+  #frame(f: Frame): void {
+    switch (f.type) {
+      case Type.ACK: {
+        const a = parseAck(f);
+        for (const [i, offset] of a.offsets.entries()) {
+          this.#answer(a.sequence + i).resolve({ epoch: a.epoch, offset });
+        }
+        return this.#answered(a.limit);
+      }
+      case Type.NACK: {
+        const n = parseNack(f);
+        this.#answer(n.sequence).reject(n.error);
+        return this.#answered(n.limit);
+      }
+      default:
+        throw unexpected(f);
+    }
+  }
+
+  #answer(sequence: number): Publishing {
+    const m = this.#inFlight.get(sequence);
+    if (!m) throw fail("protocol_violation", `answer to ${sequence}`);
+    this.#inFlight.delete(sequence);
+    return m;
+  }
+
+  #answered(limit = 0): void {
+    const blocked = !this.isSendable;
+    this.#limit = Math.max(this.#limit, limit);
+    if (blocked && this.isSendable) this.#owner.sendable();
+    if (this.isIdle) this.#owner.idle();
+  }
+
+  /** Sends a message; isSendable must hold. */
+  send(m: Publishing): void {
+    const sequence = this.#sequence++;
+    const frame = writePublish(sequence, undefined, m);
+    this.#sent += frame.length;
+    this.#inFlight.set(sequence, m);
+    this.#writer?.write(frame);
+  }
+
+  /** FIN: the broker answers what is open, and then ends the stream. */
+  close(): void {
+    this.#closing = true;
+    void this.#writer?.close();
+  }
+}

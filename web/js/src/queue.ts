@@ -1,0 +1,192 @@
+import type { DropReason } from "./drops.js";
+import type { TidewireError } from "./errors.js";
+import type { Gap } from "./message.js";
+import type { Arrival, TopicState } from "./sequence.js";
+
+/** Messages that may wait although they need no credit; beyond, the newest count. */
+const MAX_REPLACEABLE = 64;
+/** Gaps that may wait apart from each other. */
+const MAX_GAPS = 256;
+/** How many taken entries are let go at once. */
+const STEP = 1024;
+
+/** What waits: a message, or a gap that the broker or a reconnect gave. */
+type Entry = Arrival | Gap;
+
+interface Waiter {
+  resolve(entry: Entry | undefined): void;
+  reject(error: TidewireError): void;
+}
+
+/** What a queue tells its owner. */
+export interface QueueEvents {
+  /** Credit became free: a message was taken or dropped. */
+  freed(): void;
+  /** A message was dropped. */
+  dropped(reason: DropReason): void;
+}
+
+/**
+ * What a subscription has received and the application has not taken yet, in
+ * order. It is bounded: what came by stream by the credit that was given for it,
+ * the rest by numbers. Where the newest counts a message may take an older one's
+ * place; the hole shows as a gap before the topic's next message.
+ */
+export class ItemQueue {
+  /** Bytes of credit that what waits has taken. */
+  waiting = 0;
+  readonly #events: QueueEvents;
+  #entries: Entry[] = [];
+  #head = 0; // entries[head:] waits
+  #replaceable = 0; // of those that wait
+  #gaps = 0; // of those that wait
+  #next: Arrival | undefined; // a message whose gap was handed out before it
+  #waiters: Waiter[] = [];
+  #ended = false;
+  #error: TidewireError | undefined;
+
+  constructor(events: QueueEvents) {
+    this.#events = events;
+  }
+
+  /** Gives back the credit of a message. */
+  #free(cost: number): void {
+    this.waiting -= cost;
+    if (cost) this.#events.freed();
+  }
+
+  /** Drops a message whose cost was counted in `waiting`. */
+  drop(a: Arrival, reason: DropReason): void {
+    this.#events.dropped(reason);
+    this.#free(a.cost);
+  }
+
+  /** Puts a message in whose cost was counted in `waiting`. */
+  put(a: Arrival): void {
+    if (a.replaceable) {
+      if (this.#replaceable === MAX_REPLACEABLE) this.#replace(a.topic);
+      this.#replaceable++;
+    }
+    this.#push(a);
+  }
+
+  /** Makes room: the topic's oldest gives way, else the oldest of all. */
+  #replace(topic: TopicState): void {
+    const waits = this.#entries
+      .slice(this.#head)
+      .filter((e) => e.kind === "arrival" && e.replaceable) as Arrival[];
+    const old = waits.find((a) => a.topic === topic) ?? (waits[0] as Arrival);
+    this.#replaceable--;
+    this.#entries.splice(this.#entries.indexOf(old, this.#head), 1);
+    this.drop(old, "queue");
+  }
+
+  /**
+   * Puts a gap in. It joins one of the same kind that is the last to wait; where
+   * too many wait, the last one becomes a gap of unknown extent.
+   */
+  gap(g: Gap): void {
+    const last = this.#entries.at(-1);
+    if (last?.kind === "gap" && last.topic === g.topic && last.reason === g.reason) {
+      const count = last.count === undefined || g.count === undefined ? undefined : last.count + g.count;
+      this.#entries[this.#entries.length - 1] = { ...g, from: last.from, count };
+    } else if (this.#gaps < MAX_GAPS) {
+      this.#gaps++;
+      this.#push(g);
+    } else {
+      const i = this.#entries.findLastIndex((e) => e.kind === "gap");
+      const unknown = { topic: undefined, from: undefined, to: undefined, count: undefined };
+      this.#entries[i] = { kind: "gap", ...unknown, reason: "unknown" };
+    }
+  }
+
+  #push(e: Entry): void {
+    this.#entries.push(e);
+    this.#serve();
+  }
+
+  /** Ends the queue. What waits can still be taken, unless `discard` is set. */
+  end(error: TidewireError | undefined, discard: boolean): void {
+    this.#ended = true;
+    this.#error = error;
+    if (discard) {
+      this.#entries = [];
+      this.#next = undefined;
+    }
+    this.#serve();
+  }
+
+  /** Takes the next entry out. */
+  #pop(): Entry | undefined {
+    let a = this.#next;
+    this.#next = undefined;
+    if (!a) {
+      const entry = this.#entries[this.#head];
+      if (!entry) return undefined;
+      this.#head++;
+      if (this.#head === STEP || this.#head === this.#entries.length) {
+        this.#entries.splice(0, this.#head);
+        this.#head = 0;
+      }
+      if (entry.kind === "gap") {
+        this.#gaps--;
+        return entry;
+      }
+      if (entry.replaceable) this.#replaceable--;
+      a = entry;
+      const gap = missing(a);
+      if (gap) {
+        this.#next = a;
+        return gap;
+      }
+    }
+    this.#free(a.cost);
+    return a;
+  }
+
+  /** Hands entries, or the end, to those who wait. */
+  #serve(): void {
+    while (this.#waiters.length > 0) {
+      const entry = this.#pop();
+      if (!entry && !this.#ended) return;
+      const waiter = this.#waiters.shift();
+      const error = this.#error;
+      if (entry || !error) waiter?.resolve(entry);
+      else {
+        this.#error = undefined; // told once
+        waiter?.reject(error);
+      }
+    }
+  }
+
+  /**
+   * Returns the next entry, when there is one; undefined at the end. The error of
+   * the end rejects once.
+   */
+  take(): Promise<Entry | undefined> {
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject });
+      this.#serve();
+    });
+  }
+}
+
+/**
+ * The gap between what was taken of a message's topic before and the message:
+ * what was lost on the way, and what gave way here to something newer.
+ */
+function missing(a: Arrival): Gap | undefined {
+  const { topic: t, frame, lostFrom } = a;
+  const from = t.taken < a.prior ? t.taken : lostFrom;
+  t.taken = frame.offset;
+  if (from === undefined) return undefined;
+  const to = lostFrom === undefined ? a.prior : frame.offset - frame.previous;
+  return {
+    kind: "gap",
+    topic: t.name,
+    from: { epoch: t.epoch, offset: from },
+    to: { epoch: t.epoch, offset: to },
+    reason: lostFrom === undefined ? "conflated" : "lost",
+    count: undefined,
+  };
+}
