@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -42,14 +41,6 @@ func dialPeer(ctx context.Context, peer string, s *process) (loader, error) {
 	default:
 		return dialNATS(s)
 	}
-}
-
-func decodeHash(s string) (h [32]byte, err error) {
-	b, err := base64.StdEncoding.DecodeString(s)
-	if err != nil || len(b) != len(h) {
-		return h, errors.New("not a hash")
-	}
-	return [32]byte(b), nil
 }
 
 // measure runs one plan against one peer.

@@ -110,7 +110,7 @@ func startServer(ctx context.Context, peer string) (*process, error) {
 		p.stop()
 		return nil, err
 	}
-	p.hash, err = decodeHash(hash)
+	p.hash, err = wt.ParseHash(hash)
 	return p, err
 }
 

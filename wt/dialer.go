@@ -329,7 +329,7 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string) 
 		return nil, streamError(codeALPNError, "wt: server chose subprotocol %q, which was not offered", subprotocol)
 	}
 	sessionCtx, cancel := context.WithCancelCause(context.Background())
-	session := newSession(c, stream, frames, sessionCtx, cancel)
+	session := newSession(sessionCtx, cancel, c, stream, frames)
 	session.draft, session.subprotocol = draft, subprotocol
 	session.flow = newFlow(session, c.localSettings(), c.peer)
 	if !c.addSession(session) {

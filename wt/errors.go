@@ -43,13 +43,13 @@ var (
 type Party uint8
 
 const (
-	// Us: this side closed the session, or ended it because the peer broke a rule
+	// Us means that this side closed the session, or ended it because the peer broke a rule
 	// (then [SessionError.Err] says which).
 	Us Party = iota + 1
-	// Peer: the peer closed the session, or reset its CONNECT stream (then
+	// Peer means that the peer closed the session, or reset its CONNECT stream (then
 	// [SessionError.Err] holds the reset).
 	Peer
-	// Transport: the QUIC connection ended under the session, for example by loss
+	// Transport means that the QUIC connection ended under the session, for example by loss
 	// of the network; [SessionError.Err] holds QUIC's error.
 	Transport
 )

@@ -201,7 +201,7 @@ func parseResponseHead(section []byte, limit int) (status int, header http.Heade
 		status = int(n)
 		return nil
 	}, func(name, value string) error {
-		header.Add(http.CanonicalHeaderKey(name), value)
+		header.Add(name, value)
 		return nil
 	})
 	if err == nil && status == 0 {

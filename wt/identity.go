@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -165,6 +167,19 @@ func (i *Identity) HashBase64() string { return base64.StdEncoding.EncodeToStrin
 // HashHex returns the hash in upper-case hexadecimal with colons between bytes.
 func (i *Identity) HashHex() string {
 	return string(bytes.ReplaceAll(fmt.Appendf(nil, "% X", i.hash[:]), []byte{' '}, []byte{':'}))
+}
+
+// ParseHash reads the SHA-256 hash of a certificate in either spelling: base64, as
+// browsers want it and HashBase64 gives it, or hex with or without colons.
+func ParseHash(s string) (hash [32]byte, err error) {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
+	if err != nil {
+		b, err = base64.StdEncoding.DecodeString(s)
+	}
+	if err != nil || len(b) != len(hash) {
+		return hash, fmt.Errorf("wt: %q is not the SHA-256 of a certificate, in base64 or hex", s)
+	}
+	return [32]byte(b), nil
 }
 
 // TLSConfig returns a new configuration with the certificate, for

@@ -81,3 +81,21 @@ func TestSaveIdentity(t *testing.T) {
 		t.Error("saved into a directory that is not there")
 	}
 }
+
+func TestParseHash(t *testing.T) {
+	id, err := wt.NewDevIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := strings.ToLower(strings.ReplaceAll(id.HashHex(), ":", ""))
+	for _, s := range []string{id.HashBase64(), id.HashHex(), plain} {
+		if h, err := wt.ParseHash(s); err != nil || h != id.Hash() {
+			t.Errorf("ParseHash(%q) = %x, %v", s, h, err)
+		}
+	}
+	for _, s := range []string{"", "nonsense", plain[2:], id.HashBase64() + "AA"} {
+		if _, err := wt.ParseHash(s); err == nil {
+			t.Errorf("ParseHash(%q) succeeded", s)
+		}
+	}
+}

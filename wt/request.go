@@ -158,7 +158,7 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 		return nil, r.answered
 	}
 	r.answered = ErrAnswered
-	session := newSession(r.conn, r.stream, r.frames, r.ctx, r.cancel)
+	session := newSession(r.ctx, r.cancel, r.conn, r.stream, r.frames)
 	session.draft, session.subprotocol, session.request = r.Draft, o.Subprotocol, r
 	session.flow = newFlow(session, r.conn.localSettings(), r.conn.peer)
 	// The session has its place before the client can learn of it, so that two

@@ -65,7 +65,7 @@ type Session struct {
 
 // newSession makes the session of a CONNECT stream. ctx is its lifetime, ended
 // by cancel with the *SessionError.
-func newSession(c *conn, stream *quic.Stream, frames *frameReader, ctx context.Context, cancel context.CancelCauseFunc) *Session {
+func newSession(ctx context.Context, cancel context.CancelCauseFunc, c *conn, stream *quic.Stream, frames *frameReader) *Session {
 	s := &Session{
 		conn:      c,
 		id:        uint64(stream.StreamID()),
