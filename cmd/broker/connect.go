@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -46,8 +47,13 @@ func (f connectFlags) connect(p *process, onState func(client.State, error)) (*c
 		// verify takes the place of the usual check, which knows no identities.
 		config.TLSConfig = &tls.Config{InsecureSkipVerify: true, VerifyConnection: local.verify}
 	}
-	c, err := client.Dial(p.ctx, target.String(), config)
+	ctx, stop := untilRefused(p.ctx, target)
+	defer stop()
+	c, err := client.Dial(ctx, target.String(), config)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errNobody) {
+			return nil, nobodyAnswers(target)
+		}
 		if why := local.failure(); why != nil {
 			return nil, fmt.Errorf("the certificate of %s is not trusted: %w", target, why)
 		}
@@ -66,7 +72,7 @@ func serverURL(text string) (*url.URL, error) {
 		return nil, usagef("--server %q is no URL of a broker, such as %s", text, defaultServer)
 	}
 	if u.Path == "" || u.Path == "/" {
-		u.Path = path
+		u.Path = sessionPath
 	}
 	return u, nil
 }
@@ -135,6 +141,11 @@ func (t *localTrust) failure() error {
 	return t.err
 }
 
+// nobodyAnswers is the error where this machine has no broker.
+func nobodyAnswers(target *url.URL) error {
+	return fmt.Errorf("no broker answers at %s: start one with `%s`", target, programName())
+}
+
 // explain says what to do about an error of the client.
 func (f connectFlags) explain(err error, target *url.URL) error {
 	e, ok := errors.AsType[*codec.Error](err)
@@ -147,11 +158,11 @@ func (f connectFlags) explain(err error, target *url.URL) error {
 		case strings.Contains(e.Reason, "certificate"):
 			return fmt.Errorf("the certificate of %s is not trusted: %s; if it is a development identity, give the hash that the broker printed: --cert-hash HASH", target, e.Reason)
 		case strings.Contains(e.Reason, "status 404"):
-			return fmt.Errorf("%s is not where the broker takes clients: its path is %s", target, path)
+			return fmt.Errorf("%s is not where the broker takes clients: its path is %s", target, sessionPath)
 		case strings.Contains(e.Reason, "no such host"):
 			return fmt.Errorf("there is no host %s", target.Hostname())
 		case isLoopbackHost(target.Hostname()):
-			return fmt.Errorf("no broker answers at %s: start one with `%s`", target, programName())
+			return nobodyAnswers(target)
 		}
 		return fmt.Errorf("no broker answers at %s: is it running, and does UDP get through to it? (%s)", target, e.Reason)
 	case codec.CodeUnauthorized:

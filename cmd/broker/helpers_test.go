@@ -6,6 +6,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -15,7 +17,17 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs the program itself where a test has started it for that.
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// asProgram is the variable with which the test binary is the program.
+const asProgram = "RUN_AS_BROKER"
 
 // patience bounds what a test waits for; it is never what a test measures.
 const patience = 30 * time.Second
@@ -113,6 +125,14 @@ func do(t *testing.T, code int, args ...string) (stdout, stderr string) {
 func isolate(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "TIDEWIRE_") {
+			t.Setenv(name, "") // so that it is restored
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	t.Setenv("TIDEWIRE_STATE_DIR", dir)
 	return dir
 }
@@ -187,4 +207,14 @@ func fetch(t *testing.T, transport http.RoundTripper, url, host string) (status 
 		t.Fatal(err)
 	}
 	return response.StatusCode, string(text), response.Header
+}
+
+// write makes a file in a folder of the test.
+func write(t *testing.T, name, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -69,28 +69,15 @@ func (e *usageError) Error() string { return e.text }
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
 // run does what the arguments ask for, until it is done or ctx ends, and returns
-// the exit code.
+// the exit code. stdout and stderr are written to concurrently.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	helped := false
-	parser, err := kong.New(&cli{},
-		kong.Name("broker"),
-		kong.Description("Tidewire: real-time pub/sub over WebTransport."),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }), // only --help calls it
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.ExplicitGroups(groups),
-	)
-	if err != nil {
-		fmt.Fprintf(stderr, "broker: %v\n", err)
-		return exitFailed
-	}
-	command, err := parser.Parse(args)
-	if helped {
-		return exitOK
-	}
+	_, command, err := parse(args, stdout, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "broker: %v\nbroker: --help tells what there is\n", err)
 		return exitUsage
+	}
+	if command == nil {
+		return exitOK
 	}
 	err = command.Run(&process{ctx, stdin, stdout, stderr})
 	if err == nil {
@@ -101,4 +88,27 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// parse reads the arguments, the environment and the file of --config. The command
+// is nil if nothing but help was asked for, which it has written.
+func parse(args []string, stdout, stderr io.Writer) (*cli, *kong.Context, error) {
+	helped := false
+	settings := new(cli)
+	parser, err := kong.New(settings,
+		kong.Name("broker"),
+		kong.Description("Tidewire: real-time pub/sub over WebTransport."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }), // only --help calls it
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ExplicitGroups(groups),
+	)
+	if err != nil {
+		return nil, nil, err
+	}
+	command, err := parser.Parse(args)
+	if helped {
+		return nil, nil, nil
+	}
+	return settings, command, err
 }

@@ -38,12 +38,12 @@ func (c *serveCommand) checkOrigins() error {
 	return nil
 }
 
-func (h *house) originPolicy() originPolicy {
-	p := originPolicy{allowed: make(map[string]bool), local: h.local, scheme: "https"}
-	if h.identity != nil {
+func (s *setup) originPolicy() originPolicy {
+	p := originPolicy{allowed: make(map[string]bool), local: s.local, scheme: "https"}
+	if s.identity != nil {
 		p.scheme = "http"
 	}
-	for _, origin := range h.command.Origin {
+	for _, origin := range s.command.Origin {
 		p.any = p.any || origin == "*"
 		p.allowed[origin] = true
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -35,7 +36,7 @@ func makePayload(data []byte, encoding string) (codec.Payload, error) {
 	case p.Encoding != codec.EncodingMsgpack:
 		return p, nil
 	}
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
+	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	var value any
 	if err := decoder.Decode(&value); err != nil {
@@ -78,21 +79,29 @@ func jsonPayload(p codec.Payload) (value json.RawMessage, inBase64 *string) {
 		}
 	case codec.EncodingText:
 		if utf8.Valid(p.Data) {
-			value, err := json.Marshal(string(p.Data))
-			if err == nil {
+			if value, err := marshal(string(p.Data)); err == nil {
 				return value, nil
 			}
 		}
 	case codec.EncodingMsgpack:
 		var decoded any
 		if p.Decode(&decoded) == nil {
-			if value, err := json.Marshal(decoded); err == nil {
+			if value, err := marshal(decoded); err == nil {
 				return value, nil
 			}
 		}
 	}
 	text := base64.StdEncoding.EncodeToString(p.Data)
 	return nil, &text
+}
+
+// marshal is json.Marshal without the escapes that are for HTML.
+func marshal(v any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // readable returns a payload as text for one line of a terminal. What would move

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/web/js"
 )
 
 // webHandler is the HTTP side of the broker.
@@ -15,17 +16,22 @@ import (
 // load balancers need and which tells nothing else: metrics tell how much the
 // broker is used and by how many, and the page invites everybody to try topics, so
 // both are shown to others only where --expose says so.
-func (h *house) webHandler(b *broker.Broker, health *health) http.Handler {
+func (s *setup) webHandler(b *broker.Broker, health *health) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", health)
-	if h.shows("metrics") {
+	if s.shows("metrics") {
 		mux.Handle("GET /metrics", metricsHandler(b))
 	}
-	return secured(h.originPolicy().guard(mux))
+	if s.shows("page") {
+		if err := s.handlePage(mux, js.Handler()); err != nil {
+			return nil, err
+		}
+	}
+	return secured(s.originPolicy().guard(mux)), nil
 }
 
 // shows reports whether a part of the HTTP side is served.
-func (h *house) shows(what string) bool { return h.local || slices.Contains(h.command.Expose, what) }
+func (s *setup) shows(what string) bool { return s.local || slices.Contains(s.command.Expose, what) }
 
 // secured sets the fields that keep browsers from doing more with an answer than
 // it is for.

@@ -10,33 +10,36 @@ import (
 )
 
 // defaultServer is where pub and sub look for a broker.
-const defaultServer = "https://127.0.0.1:4433" + path
+const defaultServer = "https://127.0.0.1:4433" + sessionPath
 
 // welcome writes where the broker serves, and what to do next.
-func (h *house) welcome(w io.Writer) {
+func (s *setup) welcome(w io.Writer) {
 	name := programName()
-	url := "https://" + h.addr + path
-	site := "http://" + h.addr
-	if h.identity == nil {
-		site = "https://" + h.addr
+	url := "https://" + s.addr + sessionPath
+	site := "http://" + s.addr
+	if s.identity == nil {
+		site = "https://" + s.addr
 	}
 
 	who := "anyone may connect"
-	if h.tokens {
+	if s.tokens {
 		who = "clients need a token"
 	}
 	reach := "for this machine only"
-	if !h.local {
+	if !s.local {
 		reach = "for other machines too"
 	}
-	fmt.Fprintf(w, "Tidewire serves %s, %s; %s.\n\n", h.addr, reach, who)
+	fmt.Fprintf(w, "Tidewire serves %s, %s; %s.\n\n", s.addr, reach, who)
 	fmt.Fprintf(w, "  URL          %s\n", url)
-	if h.identity != nil {
-		leaf := h.identity.Certificate().Leaf
-		fmt.Fprintf(w, "  certificate  %s\n", h.identity.HashBase64())
+	if s.identity != nil {
+		leaf := s.identity.Certificate().Leaf
+		fmt.Fprintf(w, "  certificate  %s\n", s.identity.HashBase64())
 		fmt.Fprintf(w, "               SHA-256 of the development identity, valid until %s\n", leaf.NotAfter.Local().Format(time.DateOnly))
 	}
-	if h.shows("metrics") {
+	if s.shows("page") {
+		fmt.Fprintf(w, "  page         %s/  to subscribe and publish by hand\n", site)
+	}
+	if s.shows("metrics") {
 		fmt.Fprintf(w, "  metrics      %s/metrics\n", site)
 	}
 	fmt.Fprintf(w, "  health       %s/healthz\n", site)
@@ -45,10 +48,10 @@ func (h *house) welcome(w io.Writer) {
 	if url != defaultServer {
 		flags += " --server " + url
 	}
-	if h.identity != nil && (!h.local || h.unsaved != nil) {
-		flags += " --cert-hash " + h.identity.HashBase64()
+	if s.identity != nil && (!s.local || s.unsaved != nil) {
+		flags += " --cert-hash " + s.identity.HashBase64()
 	}
-	if h.tokens {
+	if s.tokens {
 		flags += " --token TOKEN"
 		fmt.Fprintf(w, "\nMake a token with the key that the broker checks: %s token --help\n", name)
 	}
