@@ -186,6 +186,25 @@ func TestRefusedMessages(t *testing.T) {
 	})
 }
 
+// Sequence 0 asks for no answer, whether the message is taken or refused.
+func TestPublishWithoutAnAnswer(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		b := newBroker(t, n, broker.Config{})
+		p, _ := welcomedPeer(t, n)
+		for _, topic := range []string{"a", "$SYS.a", "b"} {
+			p.control.send(codec.AppendPublish(nil, codec.Publish{Topic: topic, Payload: codec.Text("x")}))
+		}
+		p.control.send(codec.AppendPublish(nil, codec.Publish{Sequence: 5, Topic: "c", Payload: codec.Text("x")}))
+		a, err := codec.ParseAck(p.control.want(codec.TypeAck))
+		if err != nil || a.Sequence != 5 {
+			t.Errorf("the first answer is %+v, %v", a, err)
+		}
+		if s := b.Stats(); s.Published != 3 || s.Rejected != 1 {
+			t.Errorf("%d published, %d rejected", s.Published, s.Rejected)
+		}
+	})
+}
+
 // PUBLISH on the control stream is refused by NACK, one by one.
 func TestRefusedSingleMessages(t *testing.T) {
 	eachNetwork(t, func(t *testing.T, n network) {
