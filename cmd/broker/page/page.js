@@ -166,6 +166,7 @@ if (!window.isSecureContext) {
   showProblem(new Error("browsers have WebTransport only on pages that came over https, or from this machine as http://localhost or http://127.0.0.1"));
 } else if (config.tokens) {
   showState("closed");
+  $("token").placeholder = "";
   $("token").focus();
 } else {
   await open();
