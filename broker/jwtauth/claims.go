@@ -55,7 +55,10 @@ func checkPatterns(patterns []string) error {
 	}
 	for _, p := range patterns {
 		if err := codec.CheckPattern(p); err != nil {
-			return errors.New(err.(*codec.Error).Reason)
+			if e, ok := errors.AsType[*codec.Error](err); ok {
+				return errors.New(e.Reason) // its code is another one than the token's
+			}
+			return err
 		}
 		if codec.IsSystem(p) {
 			return fmt.Errorf("%q belongs to the system, which no token opens", p)

@@ -43,7 +43,7 @@ func (c *serveCommand) setup(p *process) (*setup, error) {
 	if s.auth, s.tokens, err = c.authenticator(); err != nil {
 		return nil, err
 	}
-	if s.bus, err = c.natsFlags.bus(c.Name, s.log); err != nil {
+	if s.bus, err = c.bus(c.Name, s.log); err != nil {
 		return nil, err
 	}
 	if err := s.checkClosed(); err != nil {

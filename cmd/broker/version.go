@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -13,7 +14,7 @@ type versionCommand struct{}
 func (*versionCommand) Run(p *process) error {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return fmt.Errorf("this program was built without module information")
+		return errors.New("this program was built without module information")
 	}
 	fmt.Fprintln(p.stdout, describeBuild(info))
 	return nil
