@@ -1,0 +1,348 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/wt"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// chat is a running chat.
+type chat struct {
+	page string // URL without a slash at the end
+	stop func() // ends it and waits; may be called more than once
+}
+
+// start runs the program on the addresses until the test ends.
+func start(t *testing.T, addr, httpAddr string) chat {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	out, in := io.Pipe()
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := command(ctx, []string{"--addr", addr, "--http", httpAddr}, nil, in, io.Discard); err != nil {
+			t.Error(err)
+		}
+		_ = in.Close()
+	})
+	c := chat{stop: func() {
+		cancel()
+		running.Wait()
+	}}
+	t.Cleanup(c.stop)
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rest, ok := strings.CutPrefix(line, "open "); ok {
+			c.page, _, _ = strings.Cut(rest, "/ ")
+		}
+		if strings.HasPrefix(line, "certificate ") {
+			return c // the last line
+		}
+	}
+}
+
+// get reads a file of the page.
+func (c chat) get(t *testing.T, path string) (string, http.Header) {
+	t.Helper()
+	web := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := web.Get(c.page + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", path, answer.Status, err)
+	}
+	return string(b), answer.Header
+}
+
+// dial connects as a program that knows the chat's topics.
+func (c chat) dial(t *testing.T) *client.Client {
+	t.Helper()
+	s := &chatServer{page: c.page}
+	t.Cleanup(s.http.CloseIdleConnections)
+	config, err := s.config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl, err := client.Dial(t.Context(), config.URL, client.Config{Dial: s.dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cl.Close() })
+	return cl
+}
+
+// guest is a terminal in a room, as somebody sits before it.
+type guest struct {
+	t     *testing.T
+	keys  *io.PipeWriter
+	lines *bufio.Scanner
+	ended chan error
+	stop  context.CancelFunc
+}
+
+// join joins a room with the program itself.
+func (c chat) join(t *testing.T, name, room string) *guest {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	in, keys := io.Pipe()
+	out, printed := io.Pipe()
+	g := &guest{t: t, keys: keys, lines: bufio.NewScanner(out), ended: make(chan error, 1), stop: stop}
+	var running sync.WaitGroup
+	running.Go(func() {
+		err := command(ctx, []string{"join", "--name", name, "--server", c.page, room}, in, printed, io.Discard)
+		_ = printed.Close()
+		g.ended <- err
+	})
+	t.Cleanup(func() {
+		stop()
+		_ = keys.Close()
+		_ = out.Close()
+		running.Wait()
+	})
+	g.sees("you are in #")
+	return g
+}
+
+// writes types a line.
+func (g *guest) writes(line string) {
+	g.t.Helper()
+	if _, err := fmt.Fprintln(g.keys, line); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// sees waits for a line that contains text.
+func (g *guest) sees(text string) {
+	g.t.Helper()
+	for g.lines.Scan() {
+		if strings.Contains(g.lines.Text(), text) {
+			return
+		}
+	}
+	g.t.Fatalf("the terminal ended without %q", text)
+}
+
+func TestPage(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	page, header := c.get(t, "/")
+	if !strings.Contains(page, "<title>Tidewire chat") {
+		t.Errorf("no page: %.80q", page)
+	}
+	if policy := header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") {
+		t.Errorf("Content-Security-Policy %q", policy)
+	}
+	for path, kind := range map[string]string{"/app.js": "javascript", "/tidewire.js": "javascript", "/style.css": "text/css", "/icon.svg": "svg"} {
+		if _, header := c.get(t, path); !strings.Contains(header.Get("Content-Type"), kind) {
+			t.Errorf("%s is %q", path, header.Get("Content-Type"))
+		}
+	}
+	var config serverConfig
+	text, header := c.get(t, "/config.json")
+	if err := json.Unmarshal([]byte(text), &config); err != nil || !strings.HasPrefix(config.URL, "https://127.0.0.1:") || len(config.Hash) != 44 {
+		t.Errorf("config.json: %s, %v", text, err)
+	}
+	if header.Get("Cache-Control") != "no-store" {
+		t.Error("config.json may be kept, and its hash is a new one after a start")
+	}
+}
+
+// TestPageIsComplete: each module that a module imports is a file of the page.
+func TestPageIsComplete(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	seen := map[string]bool{"/tidewire.js": true}
+	for todo := []string{"/app.js"}; len(todo) > 0; {
+		path := todo[0]
+		todo = todo[1:]
+		if seen[path] {
+			continue
+		}
+		seen[path] = true
+		text, _ := c.get(t, path)
+		for line := range strings.Lines(text) {
+			if _, from, ok := strings.Cut(line, ` from "./`); ok {
+				todo = append(todo, "/"+strings.TrimSuffix(strings.TrimSpace(from), `";`))
+			}
+		}
+	}
+	if len(seen) < 10 {
+		t.Errorf("only %d modules were found", len(seen))
+	}
+}
+
+func TestTerminals(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	ada := c.join(t, "Ada", "Tea Room")
+	bob := c.join(t, "Bob", "tea-room")
+	ada.sees("+ Bob is here")
+	bob.sees("+ Ada is here")
+	ada.writes("is there tea?")
+	bob.sees("Ada: is there tea?")
+	bob.writes("there is")
+	ada.sees("Bob: there is")
+	bob.writes("/who")
+	bob.sees("Bob (you), Ada")
+	bob.writes("/quit")
+	ada.sees("- Bob has left")
+	if err := <-bob.ended; err != nil {
+		t.Error(err)
+	}
+	ada.stop() // an interrupt
+	if err := <-ada.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOtherProgram: a program that knows no more than README.md talks with a
+// terminal, in MessagePack and in JSON.
+func TestOtherProgram(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	ada := c.join(t, "Ada", "lobby")
+	program := c.dial(t)
+	sub, err := program.Subscribe(t.Context(), "chat.lobby.messages", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ada.writes("hello, program")
+	for m, err := range sub.Messages(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := client.Decode[map[string]any](m)
+		if err != nil || v["name"] != "Ada" || v["text"] != "hello, program" || v["id"] == "" {
+			t.Errorf("a message of %v, %v", v, err)
+		}
+		break
+	}
+	for _, value := range []any{
+		map[string]any{"name": "Program", "text": "by MessagePack"},
+		json.RawMessage(`{"name":"Program","text":"by JSON"}`),
+	} {
+		if _, err := program.Publish(t.Context(), "chat.lobby.messages", value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ada.sees("Program: by MessagePack")
+	ada.sees("Program: by JSON")
+}
+
+// TestForeignMessages: what is none of the chat's is passed over, and what could
+// command a terminal does not reach it.
+func TestForeignMessages(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	ada := c.join(t, "Ada", "lobby")
+	program := c.dial(t)
+	for _, value := range []any{"text", []byte{0xc1}, 7, map[string]any{"text": 7}, map[string]any{"name": "Eve"},
+		said{Name: "Eve\x1b[2J\n\u202e", Text: "\x1b]0;mine\x07red\u2066\r\x00 fish"}} {
+		for _, topic := range []string{hereTopic("lobby"), messagesTopic("lobby")} {
+			if _, err := program.Publish(t.Context(), topic, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ada.sees("Eve[2J: ]0;minered fish")
+}
+
+func TestPayloadLimit(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	_, err := c.dial(t).Publish(t.Context(), messagesTopic("lobby"), make([]byte, maxPayload+1))
+	if codec.CodeOf(err) != codec.CodePayloadTooLarge {
+		t.Errorf("too large a payload: %v", err)
+	}
+}
+
+// TestRestart: a terminal finds a server that was started again, whose
+// certificate is another one, and says that something may be missing.
+func TestRestart(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	s := &chatServer{page: c.page}
+	defer s.http.CloseIdleConnections()
+	before, err := s.config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ada := c.join(t, "Ada", "lobby")
+	c.stop()
+	ada.sees("the connection is lost")
+	c = start(t, strings.TrimPrefix(before.URL, "https://"), strings.TrimPrefix(c.page, "http://"))
+	after, err := s.config(t.Context())
+	if err != nil || after.URL != before.URL || after.Hash == before.Hash {
+		t.Errorf("the server at %s is now at %s, %v", before.URL, after.URL, err)
+	}
+	ada.sees("connected again")
+	ada.sees("some messages could not be kept")
+	bob := c.join(t, "Bob", "lobby")
+	bob.writes("welcome back")
+	ada.sees("Bob: welcome back")
+}
+
+func TestOrigins(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	port := c.page[strings.LastIndex(c.page, ":"):]
+	s := &chatServer{page: c.page}
+	defer s.http.CloseIdleConnections()
+	config, err := s.config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for origin, welcome := range map[string]bool{
+		c.page: true, "http://localhost" + port: true, "http://evil.example" + port: false, "http://localhost:1": false, "null": false,
+	} {
+		d := wt.Dialer{Origin: origin, InsecureSkipVerify: true}
+		session, err := d.Dial(t.Context(), config.URL)
+		if err == nil {
+			_ = session.Close()
+		}
+		if (err == nil) != welcome {
+			t.Errorf("origin %q: %v, welcome %v", origin, err, welcome)
+		}
+	}
+}
+
+func TestLoopbackOnly(t *testing.T) {
+	for _, args := range [][]string{
+		{"--addr", "0.0.0.0:0"}, {"--addr", ":0"}, {"--addr", "192.0.2.1:0"}, {"--addr", "[::]:0"},
+		{"--http", "0.0.0.0:0"}, {"--http", ":0"},
+	} {
+		args = append([]string{"--addr", "127.0.0.1:0", "--http", "127.0.0.1:0"}, args...)
+		err := command(t.Context(), args, nil, io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "loopback") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+func TestBadArguments(t *testing.T) {
+	for _, args := range [][]string{{"--port", "1"}, {"lobby"}, {"join"}, {"join", "a", "b"}, {"join", "--nick", "Ada", "a"}} {
+		var said bytes.Buffer
+		if err := command(t.Context(), args, nil, io.Discard, &said); !errors.Is(err, errUsage) || said.Len() == 0 {
+			t.Errorf("%v: %v, %q", args, err, said.String())
+		}
+	}
+	for _, args := range [][]string{{"--addr", "nowhere"}, {"--http", "127.0.0.1:99999"}, {"join", "!!!"}, {"join", "--server", "http://127.0.0.1:1", "lobby"}} {
+		if err := command(t.Context(), args, nil, io.Discard, io.Discard); err == nil || errors.Is(err, errUsage) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+// The chat: which room is shown, and what belongs together.
+
+import { Composer } from "./composer.js";
+import { Cursors } from "./cursors.js";
+import { byId } from "./dom.js";
+import { Link } from "./link.js";
+import { Name } from "./name.js";
+import { roomToken } from "./payload.js";
+import { Presence } from "./presence.js";
+import { Room } from "./room.js";
+import { Sidebar } from "./sidebar.js";
+import { Status } from "./status.js";
+import { Timeline } from "./timeline.js";
+import { Typing } from "./typing.js";
+
+const FIRST_ROOM = "lobby";
+/** Rooms that stay subscribed, so that nothing said there is missed. */
+const MAX_VISITED = 8;
+
+const status = new Status();
+
+/** The room that the address names. */
+function roomOfHash() {
+  try {
+    return roomToken(decodeURIComponent(location.hash.slice(1)));
+  } catch {
+    return FIRST_ROOM;
+  }
+}
+
+function start(link) {
+  const visited = new Map(); // rooms by name, the one visited the longest ago first
+  let current;
+  let id = link.id;
+
+  const me = new Name(() => {
+    presence.announce();
+    showPeople();
+  });
+  const name = () => me.value;
+  const sidebar = new Sidebar();
+  const timeline = new Timeline();
+  const typing = new Typing(link, name, byId("typing"));
+  const cursors = new Cursors(link, name, timeline, { stage: byId("stage"), layer: byId("cursors"), column: byId("log") });
+  const presence = new Presence(link, name, showPeople, (error) => status.failed("Who is here cannot be told.", error));
+  const composer = new Composer({
+    say(text) {
+      if (link.state === "closed") throw new Error("This session has ended; reload the page to go on.");
+      current.say(name(), text);
+      typing.stops();
+    },
+    writes: (isEmpty) => typing.writes(isEmpty),
+  });
+
+  function showPeople() {
+    if (!current) return;
+    sidebar.rooms(current.name, visited, presence.rooms());
+    sidebar.people(current.name, name(), presence.in(current.name));
+    const unread = [...visited.values()].reduce((n, r) => n + r.unread, 0);
+    document.title = `${unread ? `(${unread}) ` : ""}#${current.name} · Tidewire chat`;
+  }
+
+  /** A room has changed: see Room. */
+  function changed(room, change, entry) {
+    if (change === "add" && entry.kind === "message") {
+      if (!entry.mine && (room !== current || document.hidden)) room.unread++;
+      if (room === current) typing.forget(entry.publisher);
+    }
+    if (room === current) timeline.change(change, entry);
+    if (change === "add") showPeople();
+  }
+
+  function enter() {
+    const token = roomOfHash();
+    if (current?.name === token) return;
+    const room = visited.get(token) ?? new Room(link, token, changed);
+    visited.delete(token);
+    visited.set(token, room);
+    if (visited.size > MAX_VISITED) {
+      const [oldest] = visited.values();
+      oldest.close();
+      visited.delete(oldest.name);
+    }
+    typing.stops();
+    current = room;
+    room.unread = 0;
+    const optional = (what) => (error) => status.failed(`${what} cannot be shown.`, error);
+    timeline.show(room);
+    typing.enter(token, optional("Who is writing"));
+    cursors.enter(token, optional("Pointers"));
+    presence.enter(token);
+    composer.enter(token);
+    sidebar.entered();
+    showPeople();
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    current.unread = 0;
+    showPeople();
+  });
+  addEventListener("hashchange", enter);
+  enter();
+  status.watch(link);
+
+  return (change) => {
+    status.state(change);
+    if (change.state !== "connected") return;
+    for (const room of visited.values()) room.connected();
+    presence.connected(link.id !== id);
+    id = link.id;
+  };
+}
+
+/** Connects for the first time; from then on the client keeps the connection. */
+async function open() {
+  status.connecting();
+  let onState = () => {};
+  try {
+    const link = await Link.open((change) => onState(change));
+    onState = start(link);
+  } catch (error) {
+    status.refused(error, open);
+  }
+}
+
+void open();

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRoomToken(t *testing.T) {
+	for name, want := range map[string]string{
+		"lobby": "lobby", " #Tea Room ": "tea-room", "Käse & Brot": "käse-brot", "a.b.*.>": "a-b", "$SYS": "sys",
+		"7": "7", "東京": "東京", "": "", "!?": "", strings.Repeat("x", maxRoom): strings.Repeat("x", maxRoom),
+		strings.Repeat("x", maxRoom+1): "",
+	} {
+		got, err := roomToken(name)
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	for name, want := range map[string]string{
+		"Ada": "Ada", "  Ada \n Lovelace\t": "Ada Lovelace", "": "somebody", "\x1b": "somebody", "a\u202eb": "ab",
+		strings.Repeat("ä", maxName+1): strings.Repeat("ä", maxName),
+	} {
+		if got := cleanName(name); got != want {
+			t.Errorf("name %q: %q, want %q", name, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		" two\nlines\n": "two\nlines", "\x07": "", "a\r\nb": "a\nb", "tab\tbed": "tab bed",
+		strings.Repeat("ä", maxText+1): strings.Repeat("ä", maxText),
+	} {
+		if got := cleanText(text); got != want {
+			t.Errorf("text %.20q: %.20q, want %.20q", text, got, want)
+		}
+	}
+}
