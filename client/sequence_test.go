@@ -47,7 +47,7 @@ func TestSequence(t *testing.T) {
 			q := newSequencer(c.class, time.Time{})
 			q.announce(1, "t", 7, 0)
 			var out []item
-			for _, step := range strings.Fields(c.in) {
+			for step := range strings.FieldsSeq(c.in) {
 				var err error
 				if out, err = play(q, out, step); err != nil {
 					t.Fatalf("%s: %v", step, err)

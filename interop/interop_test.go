@@ -102,7 +102,7 @@ func TestWebTransportGoClient(t *testing.T) {
 		TLSConfig:      identity.TLSConfig(),
 		Subprotocols:   []string{"interop.v2", "interop.v1"},
 		MaxSessionData: 64 << 10, // the peer negotiates flow control
-		Handler: wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
+		Handler: wt.HandlerFunc(func(_ context.Context, r *wt.Request) {
 			session, err := r.Accept(nil)
 			if err != nil {
 				t.Error(err)

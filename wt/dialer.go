@@ -32,7 +32,8 @@ type Dialer struct {
 	// error.
 	InsecureSkipVerify bool
 	// QUICConfig, where it is not nil, is cloned and gives windows, keep-alive and
-	// timeouts; what WebTransport needs is set on top. If it leaves
+	// timeouts; without it the keep-alive is 15 seconds, and the rest is quic-go's
+	// default. What WebTransport needs is set on top. If it leaves
 	// MaxIncomingStreams or MaxIncomingUniStreams zero, these are 1024.
 	QUICConfig *quic.Config
 	// Header holds further fields of the request.

@@ -405,7 +405,7 @@ func TestConnectStreamEnds(t *testing.T) {
 			closed := make(chan error, 1)
 			go func() { closed <- session.CloseWithError(7, "") }()
 			p.readFrame(stream)
-			if n, err := stream.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			if n, err := stream.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 				t.Errorf("after the capsule: %d bytes, %v; want FIN", n, err)
 			}
 			if stream.Context().Err() != nil || theirs.Context().Err() != nil {
@@ -632,7 +632,7 @@ func TestForeignStreamCode(t *testing.T) {
 	must(got.Read(make([]byte, 1)))(t)
 	stream.CancelWrite(0x10c)
 	_, err := got.Read(make([]byte, 1))
-	cancelled, ok := err.(*wt.StreamError)
+	cancelled, ok := errors.AsType[*wt.StreamError](err)
 	if !ok || cancelled.IsApplication() || cancelled.HTTPCode != 0x10c || !cancelled.Remote {
 		t.Errorf("read returned %#v", err)
 	}

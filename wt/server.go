@@ -28,7 +28,8 @@ type ServerConfig struct {
 	// cloned; its NextProtos are replaced, and TLS 1.3 is required.
 	TLSConfig *tls.Config
 	// QUICConfig, where it is not nil, is cloned and gives windows, keep-alive,
-	// idle timeout and tracing. Datagrams, partial resets and stream limits are
+	// idle timeout and tracing. Without it the keep-alive is 15 seconds, so that
+	// idle sessions live, and the rest is quic-go's default. Datagrams, partial resets and stream limits are
 	// set on top, and 0-RTT is off, because CONNECT is not safe to replay.
 	QUICConfig *quic.Config
 	// Handler answers the requests for sessions.
@@ -82,6 +83,10 @@ type ServerConfig struct {
 	// default is 5 seconds.
 	StreamHeaderTimeout time.Duration
 }
+
+// defaultKeepAlive is well below QUIC's usual idle timeout of 30 seconds, and
+// keeps the bindings of most address translators.
+const defaultKeepAlive = 15 * time.Second
 
 // closeTimeout bounds the wait for the peer's answer to a close.
 const closeTimeout = 2 * time.Second
@@ -214,7 +219,7 @@ func serverTLS(base *tls.Config) *tls.Config {
 
 // quicConfig sets what WebTransport needs on top of base, which may be nil.
 func quicConfig(base *quic.Config, streams, uniStreams int64) *quic.Config {
-	config := &quic.Config{}
+	config := &quic.Config{KeepAlivePeriod: defaultKeepAlive}
 	if base != nil {
 		config = base.Clone()
 	}

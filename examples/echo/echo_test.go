@@ -141,7 +141,7 @@ func TestPage(t *testing.T) {
 		}
 		b, err := io.ReadAll(response.Body)
 		_ = response.Body.Close()
-		if err != nil || response.StatusCode != 200 || !strings.Contains(string(b), want) {
+		if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(b), want) {
 			t.Errorf("%q: status %d, %v", path, response.StatusCode, err)
 		}
 	}

@@ -39,8 +39,9 @@ func main() {
 	httpAddr := flag.String("http", "127.0.0.1:8080", "TCP `address` for the page")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *addr, *httpAddr, os.Stdout); err != nil {
+	err := run(ctx, *addr, *httpAddr, os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "echo:", err)
 		os.Exit(1)
 	}
