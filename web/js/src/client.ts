@@ -7,7 +7,7 @@ import { Connection } from "./connection.js";
 import { type Drops, noDrops } from "./drops.js";
 import { type CodeName, type TidewireError, fail, mapped } from "./errors.js";
 import type { NoticeFrame, Resume } from "./frames.js";
-import { MAX_AGENT, MAX_EARLY_STREAMS } from "./limits.js";
+import { MAX_AGENT } from "./limits.js";
 import { type Position, formatId } from "./message.js";
 import { type KnownEncoding, encodePayload } from "./payload.js";
 import { Publisher } from "./publisher.js";
@@ -244,8 +244,7 @@ export class Client {
     try {
       const { agent } = this.#options;
       const hello = { token, resume: this.#resume, agent };
-      const early = this.#detached().slice(0, MAX_EARLY_STREAMS - 1);
-      const w = await connection.open(hello, early);
+      const w = await connection.open(hello, this.#detached());
       this.#id = formatId(w.client);
       this.#resume = { client: w.client, secret: w.secret };
     } finally {

@@ -26,8 +26,9 @@ import {
   writeHello,
   writePublish,
 } from "./frames.js";
-import { DEFAULT_PAYLOAD, FRAME_OVERHEAD, MAX_FIRST_FRAME } from "./limits.js";
+import { DEFAULT_PAYLOAD, FRAME_OVERHEAD, MAX_EARLY_STREAMS, MAX_FIRST_FRAME } from "./limits.js";
 import type { Position } from "./message.js";
+import { Gate } from "./gate.js";
 import { StreamWriter } from "./stream-writer.js";
 import { type StreamOwner, SubscriptionStream } from "./subscription-stream.js";
 import type { Transport, TransportCloseInfo, TransportStream } from "./transport.js";
@@ -38,6 +39,8 @@ const SETTLE_MS = 250;
 const CLOSE_MS = 1000;
 /** How long STREAM_END may come after the reset of which it tells. */
 const RESET_MS = 5000;
+/** Datagrams that the browser may hold for this client; it reads them at once. */
+const MAX_INCOMING_DATAGRAMS = 256;
 /** What may wait on the control stream before lossy messages are dropped. */
 const MAX_CONTROL_BACKLOG = 256 << 10;
 
@@ -76,6 +79,8 @@ export class Connection {
   #closing = false;
   #control: StreamWriter | undefined;
   #datagrams: DatagramSender | undefined;
+  /** Streams that have no answer yet: before WELCOME the broker takes no more (§10). */
+  readonly #opening = new Gate(MAX_EARLY_STREAMS - 1);
   #lastRequest = 0;
   #lastStream = 0;
 
@@ -116,8 +121,8 @@ export class Connection {
   }
 
   /**
-   * Opens the session. The subscriptions in `early`, fewer than 32, are sent
-   * together with HELLO (PROTOCOL §5). Resolves with WELCOME, else rejects with
+   * Opens the session. The subscriptions in `early` are sent together with HELLO,
+   * as many as may be (PROTOCOL §5). Resolves with WELCOME, else rejects with
    * the reason of the connection's end.
    */
   async open(hello: Omit<Hello, "capabilities">, early: StreamOwner[]): Promise<Welcome> {
@@ -129,7 +134,14 @@ export class Connection {
       this.#control.write(writeHello({ ...hello, capabilities: datagrams ? CAP_DATAGRAMS : 0 }));
       for (const owner of early) this.subscribe(owner);
       void this.#watch(readable.getReader());
-      if (datagrams) void this.#readDatagrams(datagrams.readable.getReader());
+      if (datagrams) {
+        // By default browsers keep one, and drop what comes in the same moment. The
+        // second name is the older one of the same.
+        const incomingMaxBufferedDatagrams = MAX_INCOMING_DATAGRAMS;
+        const incomingHighWaterMark = MAX_INCOMING_DATAGRAMS;
+        Object.assign(datagrams, { incomingMaxBufferedDatagrams, incomingHighWaterMark });
+        void this.#readDatagrams(datagrams.readable.getReader());
+      }
     } catch (cause) {
       this.fail(mapped("connect_failed", cause));
     }
@@ -161,6 +173,8 @@ export class Connection {
     let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
     let writer: StreamWriter | undefined;
     let end: TidewireError | undefined;
+    let answered = false;
+    await this.#opening.enter();
     try {
       const { readable, writable } = await this.#openStream();
       reader = readable.getReader();
@@ -173,6 +187,8 @@ export class Connection {
         reader,
         () => this.#maxFrame,
         (f) => {
+          if (!answered) this.#opening.leave();
+          answered = true;
           if (f.type === Type.END) end ??= parseEnd(f).error;
           else if (!end) frame(f);
         },
@@ -187,6 +203,7 @@ export class Connection {
       }
       return this.#error ? undefined : mapped("connection_lost", cause);
     } finally {
+      if (!answered) this.#opening.leave();
       void writer?.close();
       reader?.cancel().catch(() => {}); // a fault leaves it unread
     }

@@ -77,7 +77,8 @@ export class Publication {
         this.#writer = writer;
         writer.write(writePublication(this.topic, c.welcome?.client, FIRST));
         this.#owner.sendable();
-        if (this.#closing) void writer.close();
+        // With nothing to send it would have no answer, and would be in the way.
+        if (this.#closing || this.isIdle) this.close();
       },
       (f) => this.#frame(f),
     );

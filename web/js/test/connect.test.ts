@@ -33,6 +33,12 @@ describe("connect", () => {
     expect(c.state).toBe("connected");
   });
 
+  test("has the browser hold more than one datagram", async () => {
+    const { session } = await connected();
+    const many = { incomingHighWaterMark: 256, incomingMaxBufferedDatagrams: 256 };
+    expect(session.datagrams).toMatchObject(many);
+  });
+
   test("a transport without datagrams is told so", async () => {
     const broker = new MockBroker({ datagrams: false });
     const client = connecting(broker);
