@@ -8,6 +8,8 @@ const MAX_PEOPLE = 500;
 /** Within this time one answers somebody who asks, so that not all answer at once. */
 const ANSWER_MS = 400;
 const SWEEP_MS = 1000;
+/** How long a page is in the background until it says so. */
+const AWAY_AFTER = 1500;
 const PRIORITY = 4;
 
 export class Presence {
@@ -17,6 +19,7 @@ export class Presence {
   #room;
   #people = new Map(); // by publisher; each has a room
   #answer; // timer of an answer that is due
+  #hidden = false; // the page has been left, and may come back
 
   /** `name()` is one's own name; `changed()` is called when somebody came or left. */
   constructor(link, name, changed, failed) {
@@ -26,9 +29,19 @@ export class Presence {
     link.subscribe(topics.everywhere, { priority: PRIORITY }, (item) => item.kind === "message" && this.#meet(item), failed);
     setInterval(() => this.announce(), HERE_EVERY);
     setInterval(() => this.#sweep(), SWEEP_MS);
-    document.addEventListener("visibilitychange", () => this.announce());
-    addEventListener("pagehide", () => this.#leave());
-    addEventListener("pageshow", (e) => e.persisted && this.announce(true));
+    // A page that is being closed becomes invisible first, and nobody is to wait for
+    // one that is gone as long as for one in the background.
+    document.addEventListener("visibilitychange", () => setTimeout(() => this.announce(), AWAY_AFTER));
+    addEventListener("pagehide", () => {
+      this.#leave();
+      // A stream may not be flushed any more when a page goes; a datagram more likely is.
+      this.#link.publishLossy(topics.here(this.#room), this.#announcement("left"));
+      this.#hidden = true; // the page becomes invisible after this, which is no sign of life
+    });
+    addEventListener("pageshow", () => {
+      this.#hidden = false;
+      this.announce(true);
+    });
   }
 
   /** The others in a room, in the order of their names. */
@@ -72,10 +85,14 @@ export class Presence {
     clearTimeout(this.#answer);
     this.#answer = undefined;
     // Without a connection it would only come too late.
-    if (!this.#room || this.#link.state !== "connected") return;
+    if (!this.#room || this.#hidden || this.#link.state !== "connected") return;
     this.#link
-      .publish(topics.here(this.#room), { name: this.#name(), status, via: "browser", ask })
+      .publish(topics.here(this.#room), this.#announcement(status, ask))
       .catch(() => {}); // the next one comes soon; the foot of the page shows the error
+  }
+
+  #announcement(status, ask = false) {
+    return { name: this.#name(), status, via: "browser", ask };
   }
 
   #meet(message) {

@@ -7,7 +7,7 @@ const GROUP_MS = 5 * 60_000;
 /** Nearer to the end than this is at the end, in pixels. */
 const NEAR = 60;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 
 const gapReasons = {
   overflow: "they came faster than this page could take them",

@@ -1,0 +1,184 @@
+// What people do with the chat, and what they see.
+
+import assert from "node:assert/strict";
+
+import { joinFromTerminal, serve } from "./program.mjs";
+
+const message = (page, text) => page.locator("#log .message", { has: page.locator(".text").getByText(text, { exact: true }) });
+
+async function says(page, text) {
+  await page.locator("#text").fill(text);
+  await page.locator("#text").press("Enter");
+}
+
+const sees = (page, text) => message(page, text).waitFor();
+
+/** Waits until the text of an element is as wanted. */
+const reads = (page, selector, text) => page.locator(selector, { hasText: text }).first().waitFor();
+
+/** Moves the pointer in small steps, as a hand does. */
+async function wander(page, places) {
+  for (const [x, y] of places) await page.mouse.move(x, y, { steps: 6 });
+}
+
+const talk = [
+  ["Ada", "Good morning. The tide tables for next week are in."],
+  ["Ben", "Nice. Spring tide on Thursday, so we go out at six?"],
+  ["Ada", "Six is good."],
+  ["Ada", "I would take the small boat: two of us, the tent, and the new sounding line."],
+  ["Ben", "Then I bring coffee ☕ and the charts."],
+];
+
+export const scenes = {
+  async "two people see each other's messages, names, typing and pointers"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada Lund");
+    await picture(ada, "empty");
+    const ben = await visit(server, "Ben Okafor", { colorScheme: "dark" });
+    await reads(ada, "#people", "Ben Okafor");
+    await reads(ben, "#people", "Ada Lund");
+    await reads(ada, "#room-people", "2 here");
+    for (const [who, text] of talk) {
+      await says(who === "Ada" ? ada : ben, text);
+      await Promise.all([sees(ada, text), sees(ben, text)]);
+    }
+    assert.equal(await ada.locator("#pending .message").count(), 0, "a message that came back is not pending");
+    assert.equal(await message(ben, talk[0][1]).locator(".name").textContent(), "Ada Lund");
+
+    const clara = stopLater(await joinFromTerminal(server, "clara", "lobby"));
+    await reads(ada, "#people", "clara");
+    clara.writes("Greetings from a terminal. Save me a seat?");
+    await Promise.all([sees(ada, "Greetings from a terminal. Save me a seat?"), sees(ben, "Greetings from a terminal. Save me a seat?")]);
+    await says(ada, "Of course, clara!");
+    await clara.sees(/Ada Lund: Of course, clara!/);
+
+    const area = await ben.locator("#log").boundingBox();
+    await wander(ben, [[area.x + 300, area.y + 60], [area.x + 420, area.y + 150]]);
+    await ben.locator("#text").pressSequentially("And bring", { delay: 20 });
+    await reads(ada, "#typing.on", "Ben Okafor is writing");
+    await reads(ada, ".cursor.on", "Ben Okafor");
+    const own = await ada.locator("#log").boundingBox();
+    await wander(ada, [[own.x + 240, own.y + 40], [own.x + 520, own.y + 205]]);
+    await ada.locator("#text").pressSequentially("Thursday it is", { delay: 20 });
+    await reads(ben, ".cursor.on", "Ada Lund");
+    await reads(ben, "#typing.on", "Ada Lund is writing");
+    await wander(ben, [[area.x + 430, area.y + 155]]);
+    await picture(ada, "wide-light");
+    await picture(ben, "wide-dark");
+
+    // The pointer rests on the same message for both.
+    await ada.waitForFunction((text) => {
+      const cursor = document.querySelector(".cursor.on").getBoundingClientRect();
+      const line = [...document.querySelectorAll("#log .text")].find((e) => e.textContent === text).getBoundingClientRect();
+      return Math.abs(cursor.top - line.top) < 300;
+    }, talk[2][1]);
+    assert.match(await ada.locator("#wire-lossy").textContent(), /[1-9]\d* in/, "lossy messages are counted");
+    assert.match(await ada.locator("#wire-datagrams").textContent(), /^yes/);
+
+    await ben.locator("#me").click();
+    await ben.locator("#name").fill("Benjamin");
+    await ben.locator("#name").press("Enter");
+    await reads(ada, "#people", "Benjamin");
+    assert.equal(await ben.evaluate(() => localStorage.getItem("tidewire-chat-name")), "Benjamin");
+    await ben.close({ runBeforeUnload: true });
+    await ada.locator("#people", { hasText: "Benjamin" }).waitFor({ state: "hidden" });
+    clara.writes("/quit");
+    await reads(ada, "#room-people", "only you");
+  },
+
+  async "what people write stays text"({ visit, stopLater }) {
+    const server = stopLater(await serve());
+    const eve = await visit(server, "<b onclick=alert(1)>Eve</b>");
+    const ada = await visit(server, "Ada");
+    const attack = '<img src=x onerror="document.title=1"><script>document.title=2</script> & <i>so on</i>';
+    await says(eve, attack);
+    await sees(ada, attack);
+    assert.equal(await message(ada, attack).locator(".text *").count(), 0);
+    assert.equal(await message(ada, attack).locator(".name").textContent(), "<b onclick=alert(1)>Eve</b>".slice(0, 32));
+    assert.match(await ada.title(), /Tidewire chat/);
+  },
+
+  async "rooms: made by name, with unread messages, each with its own talk"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada");
+    const ben = await visit(server, "Ben");
+    await ada.locator("#new-room-name").fill("!?");
+    await ada.locator("#new-room-name").press("Enter");
+    await reads(ada, "#new-room-error", "needs a letter");
+    await ada.locator("#new-room-name").fill("Tea Room");
+    await ada.locator("#new-room-name").press("Enter");
+    await reads(ada, "#room-name", "#tea-room");
+    assert.equal(new URL(ada.url()).hash, "#tea-room");
+    // A room in which somebody is appears with everybody.
+    await ben.locator('#rooms a[href="#tea-room"]').waitFor();
+    await says(ben, "still in the lobby");
+    await reads(ada, '#rooms a[href="#lobby"] .unread', "1");
+    assert.equal(await ada.locator("#log .message").count(), 0);
+    await ada.locator('#rooms a[href="#lobby"]').click();
+    await sees(ada, "still in the lobby");
+    await ada.goBack();
+    await reads(ada, "#room-name", "#tea-room");
+    await picture(ada, "rooms");
+  },
+
+  async "the broker restarts: held back, sent again, and a gap"({ visit, picture, stopLater }) {
+    const first = await serve();
+    stopLater(first);
+    const ada = await visit(first, "Ada");
+    const ben = await visit(first, "Ben");
+    const clara = stopLater(await joinFromTerminal(first, "clara", "lobby"));
+    await says(ben, "before");
+    await sees(ada, "before");
+    await first.stop();
+    await reads(ada, "#banner[data-tone=wait]", "connection is lost");
+    await clara.sees(/the connection is lost/);
+    await says(ada, "written meanwhile");
+    await reads(ada, "#pending .message[data-state=held]", "written meanwhile");
+    await picture(ada, "offline");
+    stopLater(await serve(first));
+    await Promise.all([sees(ada, "written meanwhile"), reads(ada, ".line.gap", "could not be kept"), reads(ben, ".line.gap", "could not be kept"), clara.sees(/could not be kept/)]);
+    assert.equal(await ada.locator("#pending .message").count(), 0);
+    await ben.locator("#wire-state[data-state=connected]").waitFor();
+    await says(ben, "after");
+    await sees(ada, "after");
+    await clara.sees(/Ben: after/);
+    await reads(ada, "#people", "Ben");
+    await reads(ada, "#people", "clara");
+    await reads(ada, "#room-people", "3 here");
+    await picture(ada, "gap");
+  },
+
+  async "on a phone"({ visit, picture, stopLater, isChromium }) {
+    const server = stopLater(await serve());
+    const phone = { viewport: { width: 390, height: 780 }, deviceScaleFactor: 2, hasTouch: true, ...(isChromium ? { isMobile: true } : {}) };
+    const ada = await visit(server, "Ada Lund", phone);
+    const ben = await visit(server, "Ben Okafor");
+    for (const [who, text] of talk) {
+      await says(who === "Ada" ? ada : ben, text);
+      await sees(ada, text);
+    }
+    const { scrollWidth, innerWidth } = await ada.evaluate(() => ({ scrollWidth: document.documentElement.scrollWidth, innerWidth }));
+    assert.ok(scrollWidth <= innerWidth, `the page is ${scrollWidth} wide on ${innerWidth}`);
+    const box = await ada.locator("#text").boundingBox();
+    assert.ok(box.y + box.height <= 780, "the message box is in sight");
+    const area = await ben.locator("#log").boundingBox();
+    await wander(ben, [[area.x + 150, area.y + 40], [area.x + 300, area.y + 120]]);
+    await ben.locator("#text").pressSequentially("on my way", { delay: 20 });
+    await reads(ada, ".cursor.on", "Ben Okafor");
+    await picture(ada, "narrow-light");
+    await ada.emulateMedia({ colorScheme: "dark" });
+    await wander(ben, [[area.x + 290, area.y + 110]]);
+    await picture(ada, "narrow-dark");
+    await ada.locator("#open-drawer").tap();
+    await ada.locator("#people", { hasText: "Ben Okafor" }).waitFor({ state: "visible" });
+    await picture(ada, "narrow-drawer");
+    await ada.locator('#rooms a[href="#ideas"]').tap();
+    await reads(ada, "#room-name", "#ideas");
+    await ada.locator("#drawer").waitFor({ state: "hidden" });
+    // A finger shows where it taps.
+    await ada.locator("#open-drawer").tap();
+    await ada.locator('#rooms a[href="#lobby"]').tap();
+    await ada.locator("#log .text").first().tap();
+    await reads(ben, ".cursor.on", "Ada Lund");
+  },
+};
