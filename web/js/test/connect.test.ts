@@ -4,7 +4,7 @@ import { connect } from "../src/index.js";
 import * as Type from "../src/frame-types.js";
 import * as frames from "./broker-frames.js";
 import { URL, connected, connecting } from "./connected.js";
-import { until } from "./until.js";
+import { turn, until } from "./until.js";
 import { BASE, CLIENT, CLIENT_ID, MockBroker } from "./mock.js";
 
 afterEach(() => {
@@ -95,6 +95,17 @@ describe("connect", () => {
     await session.hello();
     session.shut(303, "full");
     await expect(client).rejects.toThrow(coded("too_many_sessions", { remote: true, reason: "full" }));
+  });
+
+  test("a close code that comes after the streams broke is told all the same", async () => {
+    const broker = new MockBroker();
+    const client = connecting(broker);
+    const session = await broker.session();
+    await session.hello();
+    session.control.break();
+    await turn();
+    session.shut(303, "full");
+    await expect(client).rejects.toThrow(coded("too_many_sessions"));
   });
 
   test("a handshake that fails is connect_failed, with the browser's error as cause", async () => {
