@@ -74,7 +74,7 @@ func TestBadStreams(t *testing.T) {
 				good.send(sub(codec.Subscribe{Number: 100, Pattern: "good"}))
 				good.want(codec.TypeSubscribed)
 				bad := p.open()
-				bad.send(c.send)
+				bad.sendBad(c.send)
 				if c.fin {
 					bad.fin()
 				}
@@ -119,7 +119,7 @@ func TestBadControl(t *testing.T) {
 					t.Parallel()
 					p := newPeer(t, n)
 					control := p.open()
-					control.send(append(bytes.Clone(c.hello), c.send...))
+					control.sendBad(append(bytes.Clone(c.hello), c.send...))
 					if c.fin {
 						control.fin()
 					}

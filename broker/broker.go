@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -26,6 +27,9 @@ type Broker struct {
 	bus      Bus
 	budget   *budget
 	counters counters
+
+	closeBus sync.Once
+	busErr   error // static after closeBus
 
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu
@@ -83,7 +87,9 @@ func (s *sink) Lost(pattern string) {
 
 // Publish publishes a message from within the process, with the authority of the
 // broker itself: system topics too. The value becomes a payload as codec.Encode
-// says. The position is the one that the bus gave; delivery is not waited for.
+// says; bytes are copied. The position is the one that the bus gave; delivery is
+// not waited for. ctx bounds the wait for the bus; a broker that stands alone has
+// none.
 //
 // The error is a *codec.Error for a bad topic (CodeInvalidTopic), a payload above
 // the limit (CodePayloadTooLarge) or a bus that does not take it, and ErrClosed
@@ -109,6 +115,7 @@ func (b *Broker) publishValue(ctx context.Context, topic string, value any, mode
 	if err := b.checkPayload(p); err != nil {
 		return Position{}, err
 	}
+	p.Data = bytes.Clone(p.Data) // the caller's, if value was bytes
 	b.mu.Lock()
 	closed := b.closed
 	b.mu.Unlock()
@@ -147,19 +154,27 @@ func (b *Broker) sessionCount() int64 {
 	return int64(len(b.byClient))
 }
 
-// register takes note of a session that begins.
-func (b *Broker) register(s *session) error {
+// maxRefused bounds the sessions beyond Config.MaxSessions that are told in band
+// why they are refused; further ones are only told by the close of the connection.
+const maxRefused = 64
+
+// register takes note of a session that begins. One beyond the bound is let in to
+// be refused in band, since a browser sees nothing else (PROTOCOL §5.2).
+func (b *Broker) register(s *session) (refusal, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.closing:
-		return codec.Errorf(codec.CodeShuttingDown, "the broker is shutting down")
-	case len(b.sessions) >= b.config.MaxSessions:
-		return codec.Errorf(codec.CodeTooManySessions, "the broker has its %d sessions", b.config.MaxSessions)
+	if b.closing {
+		return nil, codec.Errorf(codec.CodeShuttingDown, "the broker is shutting down")
+	}
+	if n := len(b.sessions); n >= b.config.MaxSessions {
+		refusal = codec.Errorf(codec.CodeTooManySessions, "the broker has its %d sessions", b.config.MaxSessions)
+		if n >= b.config.MaxSessions+maxRefused {
+			return nil, refusal
+		}
 	}
 	b.sessions[s] = struct{}{}
 	b.wg.Add(1)
-	return nil
+	return refusal, nil
 }
 
 // unregister forgets a session that has ended.
@@ -216,13 +231,10 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		<-ended
 	}
 	b.mu.Lock()
-	wasClosed := b.closed
 	b.closed = true
 	b.mu.Unlock()
-	if wasClosed {
-		return err
-	}
-	return errors.Join(err, b.bus.Close(ctx))
+	b.closeBus.Do(func() { b.busErr = b.bus.Close(ctx) }) // others wait for it
+	return errors.Join(err, b.busErr)
 }
 
 // Close ends the broker at once: sessions end with CodeShuttingDown, and what is

@@ -25,14 +25,21 @@ type Config struct {
 	Limits codec.Limits
 	// MaxSessions bounds the sessions at a time. 0 is 100,000.
 	MaxSessions int
-	// MaxTopics bounds the topics that are kept at a time; the one idle for longest
-	// gives way, and begins a new epoch when it comes back. 0 is 1,000,000.
+	// MaxTopics bounds the topics that are kept at a time, each of about 600 bytes;
+	// one that is idle gives way, and begins a new epoch when it comes back. 0 is
+	// 100,000.
 	MaxTopics int
 	// MaxQueueBytes bounds what waits for one subscription, in bytes of frames. A
 	// reliable subscription beyond it gets a gap. 0 is 1 MiB.
 	MaxQueueBytes int
+	// MaxSessionBytes bounds what waits for all subscriptions of one session
+	// together, in the same way. A message for a subscription for which nothing
+	// waits is taken all the same. 0 is 4 MiB.
+	MaxSessionBytes int
 	// MaxBytes bounds what waits for all subscriptions together, in bytes of
-	// frames, each counted once a subscription. 0 is 256 MiB.
+	// frames, each counted once a subscription, although subscriptions share them:
+	// the memory is at most that. The last eighth is for subscriptions for which
+	// nothing waits. 0 is 256 MiB.
 	MaxBytes int64
 	// PublishRate bounds the messages a second of one session, averaged over
 	// bursts of one second; what is above it is refused with rate_limited. 0 is no
@@ -69,8 +76,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Limits.PublicationCredit, codec.DefaultPublicationCredit)
 	setDefault(&c.Limits.SubscriptionCredit, codec.DefaultSubscriptionCredit)
 	setDefault(&c.MaxSessions, 100_000)
-	setDefault(&c.MaxTopics, 1_000_000)
+	setDefault(&c.MaxTopics, 100_000)
 	setDefault(&c.MaxQueueBytes, 1<<20)
+	setDefault(&c.MaxSessionBytes, 4<<20)
 	setDefault(&c.MaxBytes, 256<<20)
 	setDefault(&c.HelloTimeout, 10*time.Second)
 	setDefault(&c.StreamTimeout, 10*time.Second)
@@ -84,7 +92,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	check(len(c.Name) <= codec.MaxAgent, "Config.Name is longer than 128 bytes")
 	check(c.Limits.Payload <= 16<<20, "Config.Limits.Payload is above 16 MiB")
-	check(c.MaxSessions > 0 && c.MaxTopics > 0 && c.MaxQueueBytes > 0 && c.MaxBytes > 0 && c.PublishRate >= 0,
+	check(c.MaxSessions > 0 && c.MaxTopics > 0 && c.MaxQueueBytes > 0 && c.MaxSessionBytes > 0 && c.MaxBytes > 0 && c.PublishRate >= 0,
 		"Config has a negative limit")
 	check(c.HelloTimeout > 0 && c.StreamTimeout > 0 && c.WriteTimeout > 0 && c.TokenGrace > 0,
 		"Config has a negative time")

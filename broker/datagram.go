@@ -2,7 +2,6 @@ package broker
 
 import (
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,8 +14,6 @@ import (
 type datagramSlot struct {
 	// max is the most bytes of a datagram; 0: this session has none.
 	max atomic.Int64
-	// idle is signalled when the writer or the sender ends.
-	idle sync.Cond
 
 	// Guarded by the session's mu.
 	waiting map[uint64]*slotted // by topic number
@@ -31,6 +28,7 @@ type slotted struct {
 	frame  []byte
 	topic  *topic
 	offset uint64
+	lossy  bool
 }
 
 const (
@@ -43,12 +41,14 @@ const (
 	maxYield = 20 * time.Millisecond
 )
 
-// offerDatagramLocked puts d into the slot; false if it has to go by stream. A
-// message that several subscriptions match is taken once.
-func (s *session) offerDatagramLocked(d *delivery) bool {
-	if int64(len(d.frame)) > s.slot.max.Load() {
-		return false
-	}
+// fitsDatagram reports whether d fits into a datagram; false if there are none.
+func (s *session) fitsDatagram(d *delivery) bool {
+	return int64(len(d.frame)) <= s.slot.max.Load()
+}
+
+// offerDatagramLocked puts d into the slot. A message that several subscriptions
+// match is taken once.
+func (s *session) offerDatagramLocked(d *delivery) {
 	q := &s.slot
 	if q.waiting == nil {
 		q.waiting = make(map[uint64]*slotted)
@@ -58,28 +58,58 @@ func (s *session) offerDatagramLocked(d *delivery) bool {
 	w := q.waiting[d.topic.num]
 	switch {
 	case w != nil && w.offset >= d.offset, q.sent[d.topic.num] >= d.offset:
-		return true
+		return
 	case w != nil:
 		s.broker.counters.drop(DropConflated, 1)
-		w.frame, w.offset = d.frame, d.offset
-		return true
+		w.frame, w.offset, w.lossy = d.frame, d.offset, d.lossy
+		return
 	}
 	if len(q.order) >= maxSlots {
+		oldest := q.waiting[q.order[0]]
 		delete(q.waiting, q.order[0])
 		q.order = append(q.order[:0], q.order[1:]...)
 		s.broker.counters.drop(DropOverflow, 1)
+		s.toldLostLocked(oldest, codec.GapOverflow)
 	}
-	q.waiting[d.topic.num] = &slotted{d.frame, d.topic, d.offset}
+	q.waiting[d.topic.num] = &slotted{d.frame, d.topic, d.offset, d.lossy}
 	q.order = append(q.order, d.topic.num)
 	if !q.sending && !s.stopped {
 		q.sending = true
 		s.wg.Go(s.sendDatagrams)
 	}
-	return true
+}
+
+// meantLocked calls f for each subscription that w was meant for: it takes w by
+// datagram, and knows its topic.
+func (s *session) meantLocked(w *slotted, f func(*subscription)) {
+	d := delivery{topic: w.topic, offset: w.offset, lossy: w.lossy}
+	for _, sub := range s.subs {
+		if !sub.opening && !sub.out.end && !sub.out.gone && sub.byDatagram(&d) && w.offset > sub.start &&
+			codec.Match(sub.pattern, w.topic.name) && sub.knowsLocked(w.topic) {
+			f(sub)
+		}
+	}
+}
+
+// toldLostLocked tells the subscriptions concerned that w will not come. Where
+// there is no room for telling it, the next message of the topic shows the hole.
+func (s *session) toldLostLocked(w *slotted, reason codec.GapReason) {
+	gap := codec.AppendGap(nil, codec.Gap{
+		Topic: w.topic.num, Epoch: codec.Some(w.topic.epoch), From: codec.Some(w.offset - 1), To: codec.Some(w.offset),
+		Reason: reason, Count: codec.Some(1),
+	})
+	s.meantLocked(w, func(sub *subscription) {
+		if !sub.lagging && sub.roomLocked(len(gap)) {
+			sub.out.queue.push(entry{frame: gap, charged: true})
+			s.broker.counters.gaps.Add(1)
+			s.scheduleLocked(sub.out)
+		}
+	})
 }
 
 // sendDatagrams empties the slot. It lives while there is something in it.
 func (s *session) sendDatagrams() {
+	s.slot.max.Store(int64(s.conn.MaxDatagramSize())) // it grows as the path is probed
 	for {
 		s.yieldToStreams()
 		s.mu.Lock()
@@ -113,6 +143,9 @@ func (s *session) sendDatagrams() {
 			s.redirect(w)
 		default:
 			s.broker.counters.drop(DropDatagram, 1)
+			s.mu.Lock()
+			s.toldLostLocked(w, codec.GapLost)
+			s.mu.Unlock()
 		}
 	}
 }
@@ -147,7 +180,7 @@ func (s *session) yieldToStreams() {
 func (s *session) wakeDatagrams() {
 	s.mu.Lock()
 	wake := s.slot.wake
-	s.slot.idle.Broadcast()
+	s.changed.Broadcast()
 	s.mu.Unlock()
 	select {
 	case wake <- struct{}{}:
@@ -159,16 +192,16 @@ func (s *session) wakeDatagrams() {
 func (s *session) redirect(w *slotted) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := delivery{topic: w.topic, frame: w.frame, offset: w.offset, previous: w.offset - 1}
-	for _, sub := range s.subs {
-		if sub.out.end || sub.out.gone || !codec.Match(sub.pattern, w.topic.name) {
-			continue
+	d := delivery{topic: w.topic, frame: w.frame, offset: w.offset, previous: w.offset - 1, lossy: w.lossy}
+	s.meantLocked(w, func(sub *subscription) {
+		if e := sub.out.queue.at(sub.newest[w.topic.num]); sub.newest != nil && e != nil && e.message == w.topic && e.offset >= w.offset {
+			return // a newer one waits already
 		}
 		if sub.class != codec.ClassSequenced || !sub.conflateLocked(&d) {
 			sub.queueLocked(&d)
 		}
 		s.scheduleLocked(sub.out)
-	}
+	})
 }
 
 // discardDatagramsLocked counts what the slot still holds when the session has ended.

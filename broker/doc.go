@@ -38,8 +38,8 @@
 // # Cancellation
 //
 // ServeConn returns when its context ends, when the client ends the session, or
-// when the broker is shut down. Publish returns when its context ends; whether
-// the message was sequenced is unknown then.
+// when the broker is shut down. The context of Publish bounds the wait for
+// the bus.
 //
 // # Limitations
 //

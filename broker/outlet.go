@@ -46,7 +46,7 @@ func (o *outlet) sendable() bool {
 	if e := o.queue.front(); e != nil {
 		return e.message == nil || o.sent < o.limit
 	}
-	return o.end || o.acks != nil && o.acks.pending() || o.sub != nil && o.sub.lagging
+	return o.end || o.acks != nil && o.acks.pending() || o.sub != nil && (o.sub.lagging || o.sub.bus)
 }
 
 // entry is a frame that waits.
@@ -54,6 +54,7 @@ type entry struct {
 	frame   []byte
 	message *topic // the message's topic; nil for other frames, which need no credit
 	offset  uint64 // of the message
+	charged bool   // it counts against the bounds on what waits
 	// What was conflated into this one: messages with offsets above from.
 	conflated uint64
 	from      uint64
@@ -64,7 +65,7 @@ type queue struct {
 	entries []entry // entries[head:] wait
 	head    int
 	first   uint64 // the number of entries[head]
-	bytes   int    // of frames that are messages
+	bytes   int    // of frames that are charged
 }
 
 func (q *queue) len() int { return len(q.entries) - q.head }
@@ -84,7 +85,7 @@ func (q *queue) push(e entry) uint64 {
 		q.entries, q.head = q.entries[:n], 0
 	}
 	q.entries = append(q.entries, e)
-	if e.message != nil {
+	if e.charged {
 		q.bytes += len(e.frame)
 	}
 	return q.first + uint64(q.len()) - 1
@@ -96,7 +97,7 @@ func (q *queue) pop() entry {
 	q.entries[q.head] = entry{}
 	q.head++
 	q.first++
-	if e.message != nil {
+	if e.charged {
 		q.bytes -= len(e.frame)
 	}
 	if q.head == len(q.entries) {

@@ -2,8 +2,8 @@ package broker
 
 import (
 	"errors"
-	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidewire/tidewire/codec"
 )
@@ -17,13 +17,14 @@ type publication struct {
 	stream  Stream
 	out     *outlet
 
-	ended atomic.Bool // END was queued: what still comes is not published
+	ended atomic.Bool // what still comes is not published
 
 	// Owned by read.
 	next     uint64 // the sequence of the next PUBLISH
 	received uint64 // bytes of PUBLISH frames
 
-	acks acks // guarded by the session's mu
+	acks   acks       // guarded by the session's mu
+	ending *codec.End // how the publication is to end, if not by its reader; guarded by the session's mu
 }
 
 // openPublication begins a publication; first is the first frame of its stream.
@@ -50,7 +51,6 @@ func (s *session) openPublication(stream Stream, first codec.Frame) (*publicatio
 	p.acks.told = p.acks.limit
 
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
 	case s.stopped || s.draining:
 		err = codec.Errorf(codec.CodeShuttingDown, "the session ends")
@@ -58,62 +58,79 @@ func (s *session) openPublication(stream Stream, first codec.Frame) (*publicatio
 		err = codec.Errorf(codec.CodeUnexpectedFrame, "a publication to %q is open", f.Topic)
 	case uint64(len(s.pubs)) >= b.config.Limits.Publications:
 		err = codec.Errorf(codec.CodeTooManyPublications, "the session has its %d publications", b.config.Limits.Publications)
+	default:
+		s.pubs[tp.name] = p
 	}
+	s.mu.Unlock()
 	if err != nil {
 		tp.unpin()
 		return nil, err
 	}
-	s.pubs[tp.name] = p
 	b.counters.publications.Add(1)
+	// A token that was replaced meanwhile is seen here, or by AUTH in s.pubs.
+	if err := s.permitPublish(tp.name); err != nil {
+		p.end(endOf(err))
+	}
 	return p, nil
 }
 
-// read reads PUBLISH frames until the client's FIN, a fault, or the end of the
-// session.
+// read reads PUBLISH frames until the client's FIN, a fault, or the end that
+// somebody else has asked for; then it ends the publication, after the answer to
+// what it has published.
 func (p *publication) read(r *codec.Reader) {
 	s := p.session
 	r.SetMaxFrame(s.broker.maxFrame())
 	credit := s.broker.config.Limits.PublicationCredit
-	for {
+	for !p.ended.Load() {
 		f, err := r.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			p.end(codec.End{Code: codec.CodeOK})
-			return
-		case err != nil:
-			if _, coded := errors.AsType[*codec.Error](err); !coded {
-				// The client has reset the stream, or the connection is gone.
-				p.end(codec.End{Code: codec.CodeOK})
+		if p.ended.Load() {
+			break
+		}
+		if err != nil {
+			if _, coded := errors.AsType[*codec.Error](err); coded {
+				p.finish(endOf(err))
 				return
 			}
-			p.end(endOf(err))
-			return
-		case p.ended.Load():
-			return
-		case f.Type != codec.TypePublish:
-			p.end(endOf(unexpected(f.Type)))
+			break // FIN, a reset, or the connection is gone
+		}
+		if f.Type != codec.TypePublish {
+			p.finish(endOf(unexpected(f.Type)))
 			return
 		}
 		if p.received >= p.granted() {
-			p.end(codec.End{Code: codec.CodeCreditExceeded, Reason: "more than the publication's credit"})
+			p.finish(codec.End{Code: codec.CodeCreditExceeded, Reason: "more than the publication's credit"})
 			return
 		}
 		p.received += uint64(f.Size())
 		pos, err := p.publish(f)
 		if errors.Is(err, errOutOfSequence) {
-			p.end(endOf(err))
+			p.finish(endOf(err))
 			return
 		}
 		if err != nil {
 			s.broker.counters.rejected.Add(1)
 		}
-		s.mu.Lock()
-		p.acks.addLocked(p.next, pos, err, p.received+credit)
-		s.scheduleLocked(p.out)
-		s.mu.Unlock()
+		p.answer(pos, err, p.received+credit)
 		p.next++
 	}
+	p.finish(codec.End{Code: codec.CodeOK})
 }
+
+// answer queues the answer to one PUBLISH. While too many answers wait, it waits
+// too, and with it the client's credit.
+func (p *publication) answer(pos Position, err error, limit uint64) {
+	s := p.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.acks.addLocked(p.next, pos, err, limit)
+	s.scheduleLocked(p.out)
+	for len(p.acks.frames) > maxAnswers && !p.out.gone && s.ctx.Err() == nil {
+		s.changed.Wait()
+	}
+}
+
+// maxAnswers bounds the answers that wait for one publication, in bytes.
+const maxAnswers = 16 << 10
 
 // errOutOfSequence ends a publication: nothing that follows could be answered.
 var errOutOfSequence = &codec.Error{Code: codec.CodeUnexpectedFrame, Reason: "PUBLISH out of sequence, or with a topic"}
@@ -138,22 +155,36 @@ func (p *publication) granted() uint64 {
 	return p.acks.told
 }
 
-// end ends the publication after what is to be answered.
+// end asks for the end of the publication from outside of its reader, which carries
+// it out when it has answered what it is publishing.
 func (p *publication) end(e codec.End) {
-	p.session.mu.Lock()
-	defer p.session.mu.Unlock()
-	p.endLocked(e)
+	s := p.session
+	s.mu.Lock()
+	if p.ending == nil {
+		p.ending = &e
+	}
+	p.ended.Store(true)
+	s.mu.Unlock()
+	_ = p.stream.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 }
 
-func (p *publication) endLocked(e codec.End) {
+// finish queues END, the last frame of the publication. An end that was asked for
+// comes before the reader's own.
+func (p *publication) finish(e codec.End) {
+	s := p.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.ended.Store(true)
+	if p.ending != nil {
+		e = *p.ending
+	}
 	if p.out.end || p.out.gone {
 		return
 	}
-	p.ended.Store(true)
 	p.out.end = true
-	p.session.broker.counters.streamEnd(e.Code)
+	s.broker.counters.streamEnd(e.Code)
 	p.out.queue.push(entry{frame: codec.AppendEnd(p.acks.appendLocked(nil), e)})
-	p.session.scheduleLocked(p.out)
+	s.scheduleLocked(p.out)
 }
 
 // finished is called by the writer when the stream has got its END and FIN, or

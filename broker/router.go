@@ -4,19 +4,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/tidewire/tidewire/codec"
 )
 
 // router finds the subscriptions that match a topic: a trie by token, in which *
 // and > have places of their own.
-//
-// Invariant: generation grows after each change and before the change's caller
-// returns, so a match that was made at the current generation is complete.
 type router struct {
-	generation atomic.Uint64
-
 	mu   sync.RWMutex
 	root routerNode // guarded by mu
 }
@@ -37,7 +31,6 @@ func (n *routerNode) empty() bool {
 func (r *router) add(sub *subscription) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer r.generation.Add(1)
 	n := &r.root
 	for rest, more := sub.pattern, true; more; {
 		var token string
@@ -71,7 +64,6 @@ func (r *router) add(sub *subscription) {
 func (r *router) remove(sub *subscription) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer r.generation.Add(1)
 	r.root.remove(sub.pattern, true, sub)
 }
 

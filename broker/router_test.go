@@ -36,11 +36,7 @@ func TestRouterAgreesWithMatch(t *testing.T) {
 			if codec.CheckPattern(sub.pattern) != nil {
 				t.Fatal(sub.pattern)
 			}
-			before := r.generation.Load()
 			r.add(sub)
-			if r.generation.Load() == before {
-				t.Fatal("the generation has not changed")
-			}
 			live = append(live, sub)
 		default:
 			i := rng.IntN(len(live))
@@ -96,7 +92,7 @@ func TestQueue(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 10_000 {
 		if rng.IntN(2) == 0 || q.len() == 0 {
-			number := q.push(entry{frame: make([]byte, 3), message: tp, offset: next})
+			number := q.push(entry{frame: make([]byte, 3), message: tp, offset: next, charged: true})
 			if number != next {
 				t.Fatalf("number %d, want %d", number, next)
 			}

@@ -93,6 +93,9 @@ func (l *line) send(b []byte) {
 	}
 }
 
+// sendBad writes bytes that the broker may refuse before it has taken them all.
+func (l *line) sendBad(b []byte) { _, _ = l.stream.Write(b) }
+
 func (l *line) fin() { _ = l.stream.Close() }
 
 // want reads the next frame, which must be of a type.

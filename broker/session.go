@@ -25,6 +25,7 @@ type session struct {
 	ctx      context.Context // ends with the session; the cause is a *codec.Error
 	cancel   context.CancelCauseFunc
 	welcomed chan struct{} // closed after WELCOME was queued
+	refusal  error         // what HELLO is answered with; nil: it is looked at
 	finished chan struct{} // closed when the client has ended the control stream
 	limiter  *rate.Limiter // nil: no bound
 	wg       sync.WaitGroup
@@ -36,9 +37,11 @@ type session struct {
 	slot datagramSlot // has its own owner: see datagram.go
 
 	mu        sync.Mutex
+	changed   sync.Cond                // signalled when the writer ends, a stream was served, or the session ends
 	hello     bool                     // HELLO has come; guarded by mu
 	streams   int                      // streams whose first frame has not been served; guarded by mu
 	principal Principal                // nil before HELLO was accepted; guarded by mu
+	tenure    uint64                   // grows with each principal; guarded by mu
 	expiry    *time.Timer              // of the token; guarded by mu
 	graceEnd  *time.Timer              // of drain; guarded by mu
 	control   *outlet                  // nil before HELLO; guarded by mu
@@ -47,6 +50,7 @@ type session struct {
 	draining  bool                     // nothing new begins; guarded by mu
 	stopped   bool                     // the writer and the datagram sender end; guarded by mu
 	ready     [ranks][]*outlet         // what the writer takes next; guarded by mu
+	queued    int                      // bytes that wait for the subscriptions; guarded by mu
 	writing   bool                     // the writer lives; guarded by mu
 	current   Stream                   // the stream that the writer is writing to; guarded by mu
 	// Bytes given to streams and to datagrams since both were busy; guarded by mu.
@@ -55,7 +59,7 @@ type session struct {
 
 const (
 	// maxOpening bounds the streams of a session whose first frame has not come.
-	maxOpening = 64
+	maxOpening = 64 // after WELCOME
 	// maxControlQueue bounds the frames that wait for the control stream.
 	maxControlQueue = 4096
 	// farewell is how long the end of a session may take to be written.
@@ -76,16 +80,18 @@ func (b *Broker) ServeConn(ctx context.Context, conn Conn) error {
 		subs:     make(map[uint64]*subscription),
 		pubs:     make(map[string]*publication),
 	}
-	s.slot.idle.L = &s.mu
+	s.changed.L = &s.mu
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	defer s.cancel(nil)
 	if r := b.config.PublishRate; r > 0 {
 		s.limiter = rate.NewLimiter(rate.Limit(r), max(1, int(r)))
 	}
-	if err := b.register(s); err != nil {
+	refused, err := b.register(s)
+	if err != nil {
 		b.counters.sessionsRefused.Add(1)
 		return errors.Join(err, conn.CloseWithError(uint32(codec.CodeOf(err)), reasonOf(err)))
 	}
+	s.refusal = refused
 	defer b.unregister(s)
 	return s.run()
 }
@@ -100,6 +106,12 @@ func (s *session) run() error {
 		s.cancel(context.Cause(s.conn.Context()))
 	})
 	defer stop()
+	wake := context.AfterFunc(s.ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})
+	defer wake()
 	s.wg.Go(func() {
 		select {
 		case <-s.welcomed:
@@ -121,31 +133,41 @@ func (s *session) acceptStreams() {
 			s.cancel(err)
 			return
 		}
-		s.mu.Lock()
-		limit := maxOpening
-		if s.principal == nil {
-			limit = codec.MaxEarlyStreams + 1 // and the control stream
-		}
-		ok := s.streams < limit
-		if ok {
-			s.streams++
-		}
-		s.mu.Unlock()
-		if !ok {
-			s.refuse(stream, codec.Errorf(codec.CodeTooManyStreams, "%d streams have not been served yet", limit))
+		if !s.admit() {
+			s.refuse(stream, codec.Errorf(codec.CodeTooManyStreams, "more streams than may come before WELCOME"))
 			continue
 		}
 		s.wg.Go(func() { s.serveStream(stream) })
 	}
 }
 
+// admit counts a stream whose first frame is awaited. Before WELCOME there is a
+// bound beyond which it reports false; after it, it waits for room: the streams
+// wait in the transport, whose own limit bounds them.
+func (s *session) admit() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.principal != nil && s.streams >= maxOpening && s.ctx.Err() == nil {
+		s.changed.Wait()
+	}
+	if s.principal == nil && s.streams > codec.MaxEarlyStreams { // and the control stream
+		return false
+	}
+	s.streams++
+	return true
+}
+
+// served counts a stream whose first frame has come, or never will.
+func (s *session) served() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams--
+	s.changed.Broadcast()
+}
+
 // serveStream reads a stream's first frame, which tells what it is (PROTOCOL §1).
 func (s *session) serveStream(stream Stream) {
-	served := sync.OnceFunc(func() {
-		s.mu.Lock()
-		s.streams--
-		s.mu.Unlock()
-	})
+	served := sync.OnceFunc(s.served)
 	defer served()
 	r := codec.NewReader(stream, codec.MaxFirstFrame)
 	_ = stream.SetReadDeadline(time.Now().Add(s.broker.config.StreamTimeout))
@@ -173,6 +195,7 @@ func (s *session) serveStream(stream Stream) {
 	case <-s.ctx.Done():
 		return
 	}
+	served() // the numbers of subscriptions and publications bound the rest
 	switch f.Type {
 	case codec.TypeSubscribe:
 		if r.Buffered() > 0 {
@@ -183,7 +206,6 @@ func (s *session) serveStream(stream Stream) {
 	case codec.TypePublication:
 		var p *publication
 		if p, err = s.openPublication(stream, f); err == nil {
-			served()
 			p.read(r)
 		}
 	default:
@@ -235,6 +257,9 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 		return codec.Errorf(codec.CodeUnexpectedFrame, "a second control stream")
 	}
 	stream.OnReceiveEnd(func() { close(s.finished) })
+	if s.refusal != nil {
+		return s.refusal
+	}
 	h, err := codec.ParseHello(f)
 	if err != nil {
 		return err
@@ -276,8 +301,8 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 		replaced.fail(&codec.Error{Code: codec.CodeReplaced, Reason: "the client has connected again"})
 	}
 	b.counters.sessionsTotal.Add(1)
-	s.sendControl(codec.AppendWelcome(nil, w))
 	s.setPrincipal(p)
+	s.sendControl(codec.AppendWelcome(nil, w))
 	close(s.welcomed)
 	s.log.Debug("session begins", slog.String("remote", s.conn.RemoteAddr().String()), slog.String("agent", h.Agent), slog.String("principal", p.ID()))
 	return nil
@@ -317,22 +342,24 @@ func (s *session) setPrincipal(p Principal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.principal = p
+	s.tenure++
+	tenure := s.tenure
 	if s.expiry != nil {
 		s.expiry.Stop()
 		s.expiry = nil
 	}
 	if e := p.Expires(); !e.IsZero() && !s.stopped {
-		s.expiry = time.AfterFunc(time.Until(e), func() { s.expired(p) })
+		s.expiry = time.AfterFunc(time.Until(e), func() { s.expired(tenure) })
 	}
 }
 
 // expired tells the client that its token has expired, and ends the session when
 // the grace is over (PROTOCOL §5.4).
-func (s *session) expired(p Principal) {
+func (s *session) expired(tenure uint64) {
 	grace := s.broker.config.TokenGrace
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.principal != p || s.stopped {
+	if s.tenure != tenure || s.stopped {
 		return // AUTH came in time
 	}
 	s.sendControlLocked(codec.AppendNotice(nil, codec.Notice{
@@ -341,7 +368,7 @@ func (s *session) expired(p Principal) {
 	}))
 	s.expiry = time.AfterFunc(grace, func() {
 		s.mu.Lock()
-		old := s.principal == p
+		old := s.tenure == tenure
 		s.mu.Unlock()
 		if old {
 			s.fail(codec.Errorf(codec.CodeTokenExpired, "the token has expired: connect with a new one"))
@@ -440,8 +467,9 @@ func (s *session) drain(deadline time.Time) {
 	for _, sub := range s.subs {
 		s.endLocked(sub, end)
 	}
+	pubs := make([]*publication, 0, len(s.pubs))
 	for _, p := range s.pubs {
-		p.endLocked(end)
+		pubs = append(pubs, p)
 	}
 	if !s.stopped {
 		s.graceEnd = time.AfterFunc(wait, func() {
@@ -449,6 +477,9 @@ func (s *session) drain(deadline time.Time) {
 		})
 	}
 	s.mu.Unlock()
+	for _, p := range pubs {
+		p.end(end)
+	}
 	s.checkDrained()
 }
 
@@ -558,7 +589,7 @@ func (s *session) waitWriter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.writing {
-		s.slot.idle.Wait()
+		s.changed.Wait()
 	}
 }
 
@@ -585,6 +616,11 @@ func endOf(err error) codec.End {
 		end.Retry = codec.Some(uint64(e.Retry / time.Millisecond))
 	}
 	return end
+}
+
+// errorOf is the error that an END frame tells.
+func errorOf(e codec.End) *codec.Error {
+	return &codec.Error{Code: e.Code, Reason: e.Reason, Retry: time.Duration(e.Retry.Value) * time.Millisecond}
 }
 
 // reasonOf returns the reason of a coded error.

@@ -104,9 +104,14 @@ type budget struct {
 	used  atomic.Int64
 }
 
-// take reports whether n more bytes may wait, and counts them if so.
-func (b *budget) take(n int) bool {
-	if b.used.Add(int64(n)) > b.limit {
+// take reports whether n more bytes may wait, and counts them if so. Only with
+// reserve may they use the last eighth.
+func (b *budget) take(n int, reserve bool) bool {
+	limit := b.limit
+	if !reserve {
+		limit -= limit / 8
+	}
+	if b.used.Add(int64(n)) > limit {
 		b.used.Add(-int64(n))
 		return false
 	}

@@ -19,6 +19,11 @@ type subscription struct {
 	out       *outlet
 	announced map[uint64]struct{} // topic numbers, of a pattern that is not exact
 	last      uint64              // offset of the last message that was pushed, of an exact pattern
+	written   uint64              // offset of the last message that the writer took, of an exact pattern
+	// opening: the bus is being asked; the router does not know the subscription
+	// yet. An end that comes meanwhile waits in ended, for open to carry it out.
+	opening bool
+	ended   *codec.End
 	// newest is, for each topic of a sequenced subscription, the number of the
 	// message that waits in the queue.
 	newest map[uint64]uint64
@@ -27,6 +32,7 @@ type subscription struct {
 	lagging bool
 	gaps    map[uint64]*lag // by topic number
 	blind   bool            // more topics have gaps than gaps holds
+	bus     bool            // a gap of the bus waits in the queue
 }
 
 // lag is what a subscription has missed of a topic.
@@ -57,7 +63,7 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 		return err
 	}
 	b := s.broker
-	sub := &subscription{session: s, number: f.Number, pattern: f.Pattern, class: f.Class}
+	sub := &subscription{session: s, number: f.Number, pattern: f.Pattern, class: f.Class, opening: true}
 	sub.out = newOutlet(stream, rankFirst+int(f.Priority))
 	sub.out.sub = sub
 	sub.out.limit = min(f.Credit, b.config.Limits.SubscriptionCredit)
@@ -84,13 +90,18 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	if err != nil {
 		return err
 	}
-	if err := s.open(sub); err != nil {
+	// A token that was replaced meanwhile is seen here, or by AUTH in s.subs.
+	err = s.permitSubscribe(f.Pattern)
+	if err == nil {
+		err = s.open(sub)
+	}
+	if err != nil {
 		s.mu.Lock()
-		delete(s.subs, f.Number)
+		delete(s.subs, f.Number) // still this one: the number is taken as long as it is here
 		s.mu.Unlock()
+		s.checkDrained()
 		return err
 	}
-	b.counters.subscriptions.Add(1)
 	stream.OnReceiveEnd(func() { s.unsubscribe(sub) })
 	return nil
 }
@@ -117,11 +128,20 @@ func (s *session) open(sub *subscription) error {
 	// after that covers every message that a match made before could have missed.
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if sub.ended != nil {
+		b.bus.Unsubscribe(sub.pattern)
+		if sub.topic != nil {
+			sub.topic.unpin()
+		}
+		return errorOf(*sub.ended)
+	}
+	sub.opening = false
+	b.counters.subscriptions.Add(1)
 	b.router.add(sub)
 	var answer codec.Subscribed
 	if sub.topic != nil {
 		pos := sub.topic.position()
-		sub.start, sub.last = pos.Offset, pos.Offset
+		sub.start, sub.last, sub.written = pos.Offset, pos.Offset, pos.Offset
 		answer = codec.Subscribed{Topic: sub.topic.num, Epoch: pos.Epoch, Offset: pos.Offset}
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
@@ -137,15 +157,16 @@ func (s *session) push(sub *subscription, deliveries []delivery) {
 	for i := range deliveries {
 		d := &deliveries[i]
 		if sub.out.end || sub.out.gone {
-			return
+			s.broker.counters.drop(DropEnded, uint64(len(deliveries)-i))
+			break
 		}
 		if sub.topic != nil && d.offset <= sub.start {
 			continue // sequenced before the subscription began
 		}
-		sub.announceLocked(d)
 		sub.last = d.offset
 		switch {
-		case (d.lossy || sub.class == codec.ClassSequenced) && s.offerDatagramLocked(d):
+		case sub.byDatagram(d) && s.fitsDatagram(d) && sub.announceLocked(d):
+			s.offerDatagramLocked(d)
 		case sub.class == codec.ClassSequenced && sub.conflateLocked(d):
 		default:
 			sub.queueLocked(d)
@@ -154,22 +175,62 @@ func (s *session) push(sub *subscription, deliveries []delivery) {
 	s.scheduleLocked(sub.out)
 }
 
-// announceLocked makes sure that the client knows the topic's number before it
-// meets it on this stream or in a datagram (PROTOCOL §6.3).
-func (sub *subscription) announceLocked(d *delivery) {
+// byDatagram reports whether d travels by datagram to this subscription, if it fits
+// (PROTOCOL §9).
+func (sub *subscription) byDatagram(d *delivery) bool {
+	return d.lossy || sub.class == codec.ClassSequenced
+}
+
+// knowsLocked reports whether a topic's number was announced on the stream.
+func (sub *subscription) knowsLocked(tp *topic) bool {
 	if sub.topic != nil {
-		return // SUBSCRIBED did
+		return sub.topic == tp // SUBSCRIBED did
 	}
-	if _, ok := sub.announced[d.topic.num]; ok {
-		return
+	_, ok := sub.announced[tp.num]
+	return ok
+}
+
+// announcementLocked returns the TOPIC frame that must come before a topic's first
+// message; nil if none must (PROTOCOL §6.3).
+func (sub *subscription) announcementLocked(tp *topic, before uint64) []byte {
+	if sub.knowsLocked(tp) {
+		return nil
 	}
+	return codec.AppendTopic(nil, codec.Topic{Topic: tp.num, Name: tp.name, Epoch: tp.epoch, Offset: before})
+}
+
+// announcedLocked takes note of an announcement.
+func (sub *subscription) announcedLocked(tp *topic) {
 	if len(sub.announced) >= maxAnnounced {
 		clear(sub.announced)
 	}
-	sub.announced[d.topic.num] = struct{}{}
-	sub.out.queue.push(entry{frame: codec.AppendTopic(nil, codec.Topic{
-		Topic: d.topic.num, Name: d.topic.name, Epoch: d.topic.epoch, Offset: d.previous,
-	})})
+	sub.announced[tp.num] = struct{}{}
+}
+
+// announceLocked makes sure that the client learns the topic's number from this
+// stream, for a message that goes by datagram. It reports false if there is no
+// room for telling it.
+func (sub *subscription) announceLocked(d *delivery) bool {
+	frame := sub.announcementLocked(d.topic, d.previous)
+	if frame == nil {
+		return true
+	}
+	if sub.lagging || !sub.roomLocked(len(frame)) {
+		return false
+	}
+	sub.out.queue.push(entry{frame: frame, charged: true})
+	sub.announcedLocked(d.topic)
+	return true
+}
+
+// roomLocked reports whether n more bytes may wait for the subscription, and counts
+// them if so.
+func (sub *subscription) roomLocked(n int) bool {
+	empty := sub.out.queue.bytes == 0
+	if sub.out.queue.bytes+n > sub.session.broker.config.MaxQueueBytes && !empty {
+		return false
+	}
+	return sub.session.chargeLocked(n, empty)
 }
 
 // conflateLocked puts d in the place of the message of its topic that waits; false
@@ -180,9 +241,10 @@ func (sub *subscription) conflateLocked(d *delivery) bool {
 		return false
 	}
 	e := sub.out.queue.at(number)
-	if e == nil || !sub.session.broker.budget.take(len(d.frame)) {
+	if e == nil || !sub.session.chargeLocked(len(d.frame), true) {
 		return false
 	}
+	sub.session.queued -= len(e.frame)
 	sub.session.broker.budget.give(len(e.frame))
 	sub.out.queue.bytes += len(d.frame) - len(e.frame)
 	if e.conflated == 0 {
@@ -196,20 +258,24 @@ func (sub *subscription) conflateLocked(d *delivery) bool {
 
 // queueLocked appends d to the queue, or takes note of it as missed.
 func (sub *subscription) queueLocked(d *delivery) {
-	b := sub.session.broker
-	full := sub.out.queue.bytes+len(d.frame) > b.config.MaxQueueBytes && sub.out.queue.bytes > 0
-	switch {
-	case sub.lagging || full:
-		b.counters.drop(DropOverflow, 1)
-		sub.missLocked(d)
-	case !b.budget.take(len(d.frame)):
-		b.counters.drop(DropBudget, 1)
-		sub.missLocked(d)
-	default:
-		number := sub.out.queue.push(entry{frame: d.frame, message: d.topic, offset: d.offset})
-		if sub.newest != nil {
-			sub.newest[d.topic.num] = number
+	announcement := sub.announcementLocked(d.topic, d.previous)
+	n := len(announcement) + len(d.frame)
+	if sub.lagging || !sub.roomLocked(n) {
+		reason := DropOverflow
+		if !sub.lagging && sub.out.queue.bytes+n <= sub.session.broker.config.MaxQueueBytes {
+			reason = DropBudget
 		}
+		sub.session.broker.counters.drop(reason, 1)
+		sub.missLocked(d)
+		return
+	}
+	if announcement != nil {
+		sub.out.queue.push(entry{frame: announcement, charged: true})
+		sub.announcedLocked(d.topic)
+	}
+	number := sub.out.queue.push(entry{frame: d.frame, message: d.topic, offset: d.offset, charged: true})
+	if sub.newest != nil {
+		sub.newest[d.topic.num] = number
 	}
 }
 
@@ -234,6 +300,10 @@ func (sub *subscription) missLocked(d *delivery) {
 // appendGapsLocked tells what was missed; from then on messages are queued again.
 func (sub *subscription) appendGapsLocked(b []byte) []byte {
 	for num, g := range sub.gaps {
+		if announcement := sub.announcementLocked(g.topic, g.from); announcement != nil {
+			b = append(b, announcement...)
+			sub.announcedLocked(g.topic)
+		}
 		b = codec.AppendGap(b, codec.Gap{
 			Topic: num, Epoch: codec.Some(g.topic.epoch), From: codec.Some(g.from), To: codec.Some(g.to),
 			Reason: codec.GapOverflow, Count: codec.Some(g.count),
@@ -253,11 +323,10 @@ func (sub *subscription) appendGapsLocked(b []byte) []byte {
 func (s *session) lost(sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sub.out.end || sub.out.gone {
-		return
+	if sub.out.end || sub.out.gone || sub.bus {
+		return // one that waits says it all
 	}
-	sub.out.queue.push(entry{frame: codec.AppendGap(nil, codec.Gap{Reason: codec.GapBus})})
-	s.broker.counters.gaps.Add(1)
+	sub.bus = true
 	s.scheduleLocked(sub.out)
 }
 
@@ -280,13 +349,7 @@ func (s *session) grant(f codec.Flow) {
 // unsubscribe ends a subscription at the client's wish: what waits is discarded.
 // It does not block: the transport calls it.
 func (s *session) unsubscribe(sub *subscription) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sub.out.gone {
-		return
-	}
-	s.discardLocked(sub.out)
-	s.endLocked(sub, codec.End{Code: codec.CodeOK})
+	s.revoke(sub, codec.End{Code: codec.CodeOK})
 }
 
 // endLocked lets a subscription end after what is queued.
@@ -294,12 +357,23 @@ func (s *session) endLocked(sub *subscription, e codec.End) {
 	if sub.out.end || sub.out.gone {
 		return
 	}
-	if sub.topic != nil {
-		e.Epoch, e.Offset = codec.Some(sub.topic.epoch), codec.Some(sub.last)
+	if sub.opening {
+		if sub.ended == nil {
+			sub.ended = &e
+		}
+		return
 	}
 	var gaps []byte
 	if sub.lagging {
 		gaps = sub.appendGapsLocked(nil)
+	}
+	if sub.topic != nil {
+		// What waits comes before END; what was discarded does not.
+		last := sub.written
+		if sub.out.queue.len() > 0 || gaps != nil {
+			last = sub.last
+		}
+		e.Epoch, e.Offset = codec.Some(sub.topic.epoch), codec.Some(last)
 	}
 	sub.out.end = true
 	sub.session.broker.counters.streamEnd(e.Code)
@@ -311,8 +385,9 @@ func (s *session) endLocked(sub *subscription, e codec.End) {
 func (s *session) revoke(sub *subscription, e codec.End) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !sub.out.end {
+	if !sub.out.end && !sub.out.gone {
 		s.discardLocked(sub.out)
+		sub.lagging, sub.gaps, sub.blind, sub.bus = false, nil, false, false
 	}
 	s.endLocked(sub, e)
 }

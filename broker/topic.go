@@ -51,8 +51,6 @@ type topic struct {
 	spare      []sequenced
 	deliveries []delivery
 	subs       []*subscription
-	generation uint64 // of the router, when subs was made
-	matched    bool
 }
 
 // sequenced is a message that has its place in the topic.
@@ -203,6 +201,7 @@ func (tp *topic) drain(rounds int) {
 		tp.mu.Lock()
 		if len(tp.pending) == 0 {
 			tp.draining = false
+			tp.shrinkLocked()
 			tp.mu.Unlock()
 			return
 		}
@@ -220,17 +219,33 @@ func (tp *topic) drain(rounds int) {
 	}
 }
 
+// shrinkLocked lets go of what a burst has left.
+func (tp *topic) shrinkLocked() {
+	const keep = 16
+	if cap(tp.pending) > keep {
+		tp.pending = nil
+	}
+	if cap(tp.spare) > keep {
+		tp.spare = nil
+	}
+	if cap(tp.deliveries) > keep {
+		tp.deliveries = nil
+	}
+	if cap(tp.subs) > keep {
+		tp.subs = nil
+	}
+}
+
 // deliver encodes each message once and hands it to every subscription that
 // matches. The caller drains the topic.
 func (tp *topic) deliver(batch []sequenced) {
-	if gen := tp.broker.router.generation.Load(); !tp.matched || gen != tp.generation {
-		clear(tp.subs)
-		tp.subs = tp.broker.router.match(tp.subs[:0], tp.name)
-		tp.generation, tp.matched = gen, true
-	}
+	// A match is not kept for the next batch: it costs little beside the fan-out,
+	// and would keep sessions that have ended alive.
+	tp.subs = tp.broker.router.match(tp.subs[:0], tp.name)
 	if len(tp.subs) == 0 {
 		return
 	}
+	defer clear(tp.subs)
 	tp.deliveries = tp.deliveries[:0]
 	for i := range batch {
 		s := &batch[i]

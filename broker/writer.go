@@ -90,8 +90,8 @@ func (s *session) write() {
 		if err == nil && end {
 			err = o.stream.Close()
 		}
-		s.broker.counters.delivered.Add(messages)
-		if messages > 0 {
+		if messages > 0 && err == nil {
+			s.broker.counters.delivered.Add(messages)
 			s.broker.counters.deliveredBytes.Add(uint64(len(buf)))
 		}
 		if time.Since(start) < blocked {
@@ -126,13 +126,18 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 			if o.sub != nil && o.sub.lagging {
 				b = o.sub.appendGapsLocked(b)
 			}
+			if o.sub != nil && o.sub.bus {
+				b = codec.AppendGap(b, codec.Gap{Reason: codec.GapBus})
+				s.broker.counters.gaps.Add(1)
+				o.sub.bus = false
+			}
 			if o.acks != nil && o.acks.pending() {
 				b = o.acks.appendLocked(b)
 			}
 			break
 		}
 		if e.message == nil {
-			b = append(b, o.queue.pop().frame...)
+			b = append(b, s.popLocked(o).frame...)
 			continue
 		}
 		if o.sent >= o.limit || len(b) > 0 && len(b)+len(e.frame) > limit {
@@ -149,21 +154,41 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 		if o.sub.newest != nil {
 			delete(o.sub.newest, e.message.num)
 		}
-		out := o.queue.pop()
+		out := s.popLocked(o)
 		b = append(b, out.frame...)
 		o.sent += uint64(len(out.frame))
-		s.broker.budget.give(len(out.frame))
+		o.sub.written = out.offset
 		messages++
 	}
 	return b, messages
+}
+
+// popLocked takes the front of what waits for o, and its bytes off the bounds.
+func (s *session) popLocked(o *outlet) entry {
+	e := o.queue.pop()
+	if e.charged {
+		s.queued -= len(e.frame)
+		s.broker.budget.give(len(e.frame))
+	}
+	return e
+}
+
+// chargeLocked reports whether n more bytes may wait for this session, and counts
+// them if so. What goes into an empty queue may use the budget's reserve, so that
+// a subscriber that keeps up is served however much others let wait.
+func (s *session) chargeLocked(n int, empty bool) bool {
+	if s.queued+n > s.broker.config.MaxSessionBytes && !empty || !s.broker.budget.take(n, empty) {
+		return false
+	}
+	s.queued += n
+	return true
 }
 
 // discardLocked drops what still waits for o.
 func (s *session) discardLocked(o *outlet) {
 	var dropped uint64
 	for o.queue.len() > 0 {
-		if e := o.queue.pop(); e.message != nil {
-			s.broker.budget.give(len(e.frame))
+		if s.popLocked(o).message != nil {
 			dropped++
 		}
 	}
