@@ -195,7 +195,7 @@ func (p *publication) finished(err error) {
 	if err != nil {
 		p.stream.CancelWrite(uint32(codec.CodeSlowSubscriber))
 	}
-	p.stream.CancelRead(uint32(codec.CodeOK))
+	s.letGo(p.stream, err) // END is the reader's last act; a failure ends it
 	s.mu.Lock()
 	delete(s.pubs, p.topic.name)
 	s.mu.Unlock()

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -230,12 +231,30 @@ func (s *session) refuse(stream Stream, err error) {
 	e := endOf(err)
 	s.broker.counters.streamEnd(e.Code)
 	out := newOutlet(stream, rankControl)
-	out.done = func(error) { stream.CancelRead(uint32(e.Code)) }
+	out.done = func(err error) { s.letGo(stream, err) }
 	out.end = true
 	out.queue.push(entry{frame: codec.AppendEnd(nil, e)})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scheduleLocked(out)
+}
+
+// letGo ends the reading of a stream that has got its END and FIN, or whose writing
+// has failed. Nobody else may read it. A goroutine of the session calls it.
+//
+// STOP_SENDING goes only where the client's FIN does not come: Firefox drops at
+// STOP_SENDING what it has received on the stream and not given to the page, and
+// with it the END that went just before.
+func (s *session) letGo(stream Stream, err error) {
+	if err != nil {
+		stream.CancelRead(uint32(codec.CodeOK))
+		return
+	}
+	s.wg.Go(func() {
+		_ = stream.SetReadDeadline(time.Now().Add(farewell))
+		_, _ = io.Copy(io.Discard, stream)
+		stream.CancelRead(uint32(codec.CodeOK))
+	})
 }
 
 // greet answers HELLO with WELCOME, or returns why not.

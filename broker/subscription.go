@@ -407,8 +407,7 @@ func (sub *subscription) finished(err error) {
 			}))
 		}
 	}
-	// The client's side is closed, or of no interest any more.
-	sub.out.stream.CancelRead(uint32(codec.CodeOK))
+	s.letGo(sub.out.stream, err)
 	sub.close()
 	s.mu.Lock()
 	delete(s.subs, sub.number)

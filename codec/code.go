@@ -28,9 +28,7 @@ const (
 	CodeDuplicateNumber    Code = 109
 	CodeCreditExceeded     Code = 110
 	CodePayloadTooLarge    Code = 111
-	CodeStreamTimeout      Code = 112
-	CodeHelloTimeout       Code = 113
-	CodeInvalidOption      Code = 114
+	CodeInvalidOption      Code = 112
 
 	CodeUnauthorized      Code = 200
 	CodeTokenExpired      Code = 201
@@ -46,6 +44,8 @@ const (
 	CodeTooManySessions      Code = 303
 	CodeRateLimited          Code = 304
 	CodeSlowSubscriber       Code = 305
+	CodeStreamTimeout        Code = 306
+	CodeHelloTimeout         Code = 307
 
 	CodeShuttingDown   Code = 400
 	CodeInternal       Code = 401

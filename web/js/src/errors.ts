@@ -17,8 +17,6 @@ const names = [
     "duplicate_number",
     "credit_exceeded",
     "payload_too_large",
-    "stream_timeout",
-    "hello_timeout",
     "invalid_option",
   ],
   [
@@ -37,6 +35,8 @@ const names = [
     "too_many_sessions",
     "rate_limited",
     "slow_subscriber",
+    "stream_timeout",
+    "hello_timeout",
   ],
   ["shutting_down", "internal", "bus_unavailable", "overloaded"],
   ["connection_lost", "connect_timeout", "connect_failed", "unsupported", "closed", "aborted"],
