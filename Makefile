@@ -33,7 +33,9 @@ test-browsers: deps browsers ## the browser client and the chat in Chromium and 
 deps: web/js/node_modules/.package-lock.json
 
 web/js/node_modules/.package-lock.json: web/js/package-lock.json
-	cd web/js && npm ci --no-audit --no-fund
+	# Not npm ci: it wants the packages of all platforms in the lock file, and not
+	# every registry has those of the linter. The lock file pins what is installed.
+	cd web/js && npm install --no-save --no-audit --no-fund
 	touch $@
 
 browsers: ## install Chromium and Firefox, or say what is missing
