@@ -1,0 +1,191 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/internal/memconn"
+)
+
+// fickle is a connection whose datagrams do as a test says.
+type fickle struct {
+	*memconn.Conn
+	send func(b []byte) error
+
+	mu  sync.Mutex
+	max int // guarded by mu
+}
+
+func (c *fickle) AcceptStream(ctx context.Context) (broker.Stream, error) {
+	return c.Conn.AcceptStream(ctx)
+}
+
+func (c *fickle) MaxDatagramSize() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.max
+}
+
+func (c *fickle) narrow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.max = 10
+}
+
+func (c *fickle) SendDatagram(_ context.Context, b []byte) error { return c.send(b) }
+
+func (c *fickle) ReceiveDatagram(ctx context.Context) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+type plainEnd struct{ *memconn.Conn }
+
+func (c plainEnd) OpenStream(ctx context.Context) (client.Stream, error) {
+	return c.Conn.OpenStream(ctx)
+}
+func (plainEnd) SendDatagram(context.Context, []byte) error { return broker.ErrNoDatagrams }
+func (plainEnd) ReceiveDatagram(context.Context) ([]byte, error) {
+	return nil, broker.ErrNoDatagrams
+}
+
+// ficklePeer connects a peer whose datagrams from the broker go to send.
+func ficklePeer(t *testing.T, b *broker.Broker, send func(c *fickle, b []byte) error) *peer {
+	t.Helper()
+	local, remote := memconn.Pair()
+	c := &fickle{Conn: remote, max: 1000}
+	c.send = func(b []byte) error { return send(c, b) }
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = b.ServeConn(context.Background(), c) })
+	t.Cleanup(func() {
+		_ = local.CloseWithError(0, "")
+		serving.Wait()
+	})
+	p := &peer{t: t, conn: plainEnd{local}}
+	p.control = p.open()
+	p.control.send(codec.AppendHello(nil, codec.Hello{Version: codec.Version, Capabilities: codec.CapDatagrams}))
+	p.control.want(codec.TypeWelcome)
+	return p
+}
+
+func (p *peer) subscribe(number uint64, pattern string, class codec.Class) *line {
+	p.t.Helper()
+	l := p.open()
+	l.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: number, Pattern: pattern, Class: class, Credit: 1 << 20}))
+	l.want(codec.TypeSubscribed)
+	return l
+}
+
+// A message that no longer fits a datagram goes onto the streams of those that it
+// was meant for, and of nobody else.
+func TestPathBecomesNarrower(t *testing.T) {
+	b, err := broker.New(broker.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	hold := make(chan struct{})
+	p := ficklePeer(t, b, func(c *fickle, _ []byte) error {
+		c.narrow()
+		<-hold
+		return broker.ErrDatagramTooLarge
+	})
+	reliable := p.subscribe(1, "x", codec.ClassReliable)
+	newest := p.subscribe(2, "x", codec.ClassSequenced)
+	if _, err := b.Publish(t.Context(), "x", "one"); err != nil {
+		t.Fatal(err)
+	}
+	reliable.want(codec.TypeMessage)
+	late := p.subscribe(3, "*", codec.ClassSequenced)
+	close(hold)
+	m, err := codec.ParseMessage(newest.want(codec.TypeMessage))
+	if err != nil || m.Offset != 1 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	if _, err := b.Publish(t.Context(), "x", "two"); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := codec.ParseMessage(reliable.want(codec.TypeMessage)); err != nil || m.Offset != 2 {
+		t.Errorf("the reliable stream goes on at offset %d, %v", m.Offset, err)
+	}
+	late.want(codec.TypeTopic)
+	if m, err := codec.ParseMessage(late.want(codec.TypeMessage)); err != nil || m.Offset != 2 {
+		t.Errorf("the later subscription begins at offset %d, %v", m.Offset, err)
+	}
+}
+
+// A datagram that the transport does not take is told, by a gap of its topic.
+func TestDatagramThatIsNotTaken(t *testing.T) {
+	b, err := broker.New(broker.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	p := ficklePeer(t, b, func(*fickle, []byte) error { return errors.New("not now") })
+	l := p.subscribe(1, "x", codec.ClassSequenced)
+	if _, err := b.Publish(t.Context(), "x", "lost"); err != nil {
+		t.Fatal(err)
+	}
+	g, err := codec.ParseGap(l.want(codec.TypeGap))
+	if err != nil || g.Reason != codec.GapLost || g.From.Value != 0 || g.To.Value != 1 || g.Count.Value != 1 {
+		t.Errorf("%+v, %v", g, err)
+	}
+	if n := b.Stats().Dropped[broker.DropDatagram]; n != 1 {
+		t.Errorf("%d drops counted", n)
+	}
+}
+
+// More topics than the slot has room for: the oldest values give way, and each is
+// told.
+func TestSlotOverflow(t *testing.T) {
+	const topics, room = 300, 256
+	b, err := broker.New(broker.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	entered, hold := make(chan struct{}, topics), make(chan struct{})
+	p := ficklePeer(t, b, func(*fickle, []byte) error {
+		entered <- struct{}{}
+		<-hold
+		return nil
+	})
+	l := p.subscribe(1, ">", codec.ClassSequenced)
+	for i := range topics {
+		if _, err := b.Publish(t.Context(), fmt.Sprint("t.", i), "v"); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			<-entered // the sender holds the first message
+		}
+	}
+	want := topics - 1 - room
+	announced, gaps := 0, 0
+	for announced < topics || gaps < want {
+		f, err := l.reader.Next()
+		if err != nil {
+			t.Fatalf("after %d topics and %d gaps of %d: %v", announced, gaps, want, err)
+		}
+		switch f.Type {
+		case codec.TypeTopic:
+			announced++
+		case codec.TypeGap:
+			if g, err := codec.ParseGap(f); err != nil || g.Reason != codec.GapOverflow {
+				t.Fatalf("%+v, %v", g, err)
+			}
+			gaps++
+		default:
+			t.Fatalf("%s on the stream", f.Type)
+		}
+	}
+	close(hold)
+	if n := b.Stats().Dropped[broker.DropOverflow]; n != uint64(want) {
+		t.Errorf("%d drops counted, want %d", n, want)
+	}
+}
