@@ -31,7 +31,8 @@
 // holds for the messages of one publisher. An acknowledgement means that the
 // message was handed to the NATS connection of the broker; while that connection
 // is away, up to 8 MiB wait in it, and beyond that publishing is refused with
-// bus_unavailable. What other brokers published meanwhile is lost, as is what a
+// bus_unavailable. A message above the max_payload of the NATS server, headers
+// included, is refused with payload_too_large. What other brokers published meanwhile is lost, as is what a
 // broker is too slow to take: the subscriptions concerned get a gap of unknown
 // extent with reason bus.
 //

@@ -73,10 +73,10 @@ type bus struct {
 // interest is one pattern at NATS, however many subscriptions want it.
 type interest struct {
 	pattern string
-	refs    int           // guarded by the bus's mu
-	ready   chan struct{} // closed when the server knows it, or err is set
-	err     error         // static after ready was closed
-	sub     *nats.Subscription
+	refs    int                // guarded by the bus's mu
+	ready   chan struct{}      // closed when the server knows it, or err is set
+	err     error              // static after ready was closed
+	sub     *nats.Subscription // nil before ready, and when nobody wants it; guarded by the bus's mu
 }
 
 // Open returns what makes a bus over NATS. It connects when the broker is made; a
@@ -132,13 +132,21 @@ func open(config Config, sink broker.Sink) (*bus, error) {
 	return b, nil
 }
 
-// Publish implements broker.Bus.
+// Publish implements broker.Bus. The broker has checked topic and payload, so once
+// NATS has the message, Sequence refuses it only if the broker can hold no more
+// topics.
 func (b *bus) Publish(ctx context.Context, m broker.Message) (broker.Position, error) {
 	if err := ctx.Err(); err != nil {
 		return broker.Position{}, err
 	}
 	if !codec.IsSystem(m.Topic) {
-		if err := b.nc.PublishMsg(b.encode(m)); err != nil {
+		err := b.nc.PublishMsg(b.encode(m))
+		if errors.Is(err, nats.ErrMaxPayload) {
+			// To try again is of no use.
+			return broker.Position{}, codec.Errorf(codec.CodePayloadTooLarge,
+				"a payload of %d bytes; the NATS server takes %d, with about 150 of headers", len(m.Payload.Data), b.nc.MaxPayload())
+		}
+		if err != nil {
 			return broker.Position{}, codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the message: %v", err)
 		}
 	}
@@ -154,7 +162,7 @@ func (b *bus) Subscribe(ctx context.Context, pattern string) error {
 	in, found := b.interests[pattern]
 	if !found {
 		in = &interest{pattern: strings.Clone(pattern), ready: make(chan struct{})}
-		b.setLocked(in.pattern, in)
+		b.addLocked(in)
 	}
 	in.refs++
 	b.mu.Unlock()
@@ -165,11 +173,11 @@ func (b *bus) Subscribe(ctx context.Context, pattern string) error {
 	select {
 	case <-in.ready:
 	case <-ctx.Done():
-		b.Unsubscribe(pattern)
+		b.release(in)
 		return ctx.Err()
 	}
 	if in.err != nil {
-		b.Unsubscribe(pattern)
+		b.release(in)
 		return codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the subscription: %v", in.err)
 	}
 	return nil
@@ -183,45 +191,63 @@ func (b *bus) begin(ctx context.Context, in *interest) {
 	if err == nil {
 		if err = b.nc.FlushWithContext(ctx); err != nil {
 			_ = sub.Unsubscribe()
+			sub = nil
 		}
 	}
 	b.mu.Lock()
 	in.sub, in.err = sub, err
-	if err != nil && b.interests[in.pattern] == in {
-		// The next one tries anew.
-		b.setLocked(in.pattern, nil)
+	var unwanted *nats.Subscription
+	if in.refs == 0 {
+		unwanted, in.sub = sub, nil
+	}
+	if err != nil {
+		b.removeLocked(in) // the next one tries anew
 	}
 	b.mu.Unlock()
 	close(in.ready)
+	if unwanted != nil {
+		_ = unwanted.Unsubscribe()
+	}
 }
 
-// setLocked puts an interest in its place; nil removes it.
-func (b *bus) setLocked(pattern string, in *interest) {
+// addLocked puts an interest in its place.
+func (b *bus) addLocked(in *interest) {
 	b.generation++
-	if in == nil {
-		delete(b.interests, pattern)
-		delete(b.wild, pattern)
+	b.interests[in.pattern] = in
+	if !codec.IsExact(in.pattern) {
+		b.wild[in.pattern] = in
+	}
+}
+
+// removeLocked removes an interest, unless another one has its place.
+func (b *bus) removeLocked(in *interest) {
+	if b.interests[in.pattern] != in {
 		return
 	}
-	b.interests[pattern] = in
-	if !codec.IsExact(pattern) {
-		b.wild[pattern] = in
-	}
+	b.generation++
+	delete(b.interests, in.pattern)
+	delete(b.wild, in.pattern)
 }
 
 // Unsubscribe implements broker.Bus.
 func (b *bus) Unsubscribe(pattern string) {
 	b.mu.Lock()
 	in := b.interests[pattern]
-	if in == nil {
-		b.mu.Unlock()
-		return
+	b.mu.Unlock()
+	if in != nil {
+		b.release(in)
 	}
+}
+
+// release takes one reference back. It is that of an interest and not of a pattern:
+// one that has failed may have a successor, which is none of its waiters' business.
+func (b *bus) release(in *interest) {
+	b.mu.Lock()
 	in.refs--
 	var sub *nats.Subscription
 	if in.refs == 0 {
-		b.setLocked(pattern, nil)
-		sub = in.sub
+		b.removeLocked(in)
+		sub, in.sub = in.sub, nil
 	}
 	b.mu.Unlock()
 	if sub != nil {

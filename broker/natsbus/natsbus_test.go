@@ -35,7 +35,12 @@ func natsServer(t *testing.T, port int) *server.Server {
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoLog: true, NoSigs: true})
+	return runServer(t, &server.Options{Host: "127.0.0.1", Port: port, NoLog: true, NoSigs: true})
+}
+
+func runServer(t *testing.T, options *server.Options) *server.Server {
+	t.Helper()
+	s, err := server.NewServer(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,6 +328,23 @@ func TestNATSRestarts(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// What the NATS server never takes is no matter of trying again, and reaches no
+// subscription of this broker either.
+func TestPayloadAboveNATSLimit(t *testing.T) {
+	s := runServer(t, &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, MaxPayload: 1024})
+	_, c := newBroker(t, s, "")
+	sub := subscribe(t, c, "a")
+	for _, size := range []int{1020, 5000} { // the smaller one with its headers
+		if _, err := c.Publish(within(t), "a", make([]byte, size)); codec.CodeOf(err) != codec.CodePayloadTooLarge {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	publish(t, c, "a", "small")
+	if items := until(t, sub, "small"); len(items) != 1 {
+		t.Errorf("%d items", len(items))
+	}
 }
 
 func TestNobodyThere(t *testing.T) {

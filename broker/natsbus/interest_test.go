@@ -1,0 +1,105 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tidewire/tidewire/broker"
+)
+
+type deafSink struct{}
+
+func (deafSink) Sequence(broker.Message) (broker.Position, error) { return broker.Position{}, nil }
+func (deafSink) Lost(string)                                      {}
+
+func openBus(t *testing.T) (*bus, *server.Server) {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the NATS server does not come up")
+	}
+	b, err := open(Config{URL: s.ClientURL()}, deafSink{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close(context.Background()) })
+	return b, s
+}
+
+// await waits until a condition that mu guards holds.
+func await(t *testing.T, b *bus, condition func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		b.mu.Lock()
+		ok := condition()
+		b.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("it never came about")
+		}
+	}
+}
+
+// Who waited for an interest that failed does not take back its successor's.
+func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
+	b, _ := openBus(t)
+	failing := &interest{pattern: "x", ready: make(chan struct{}), refs: 1}
+	b.mu.Lock()
+	b.addLocked(failing)
+	b.mu.Unlock()
+	waiter := make(chan error)
+	go func() { waiter <- b.Subscribe(t.Context(), "x") }()
+	await(t, b, func() bool { return failing.refs == 2 })
+	b.mu.Lock()
+	failing.err = errors.New("NATS does not answer")
+	b.removeLocked(failing)
+	b.mu.Unlock()
+	if err := b.Subscribe(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	close(failing.ready)
+	if err := <-waiter; err == nil {
+		t.Error("the interest that failed is taken for one that stands")
+	}
+	b.mu.Lock()
+	in := b.interests["x"]
+	b.mu.Unlock()
+	if in == nil || in.refs != 1 || in.sub == nil {
+		t.Fatalf("the successor is gone: %+v", in)
+	}
+}
+
+// An interest that nobody wants any more when NATS has taken it ends there too.
+func TestInterestUnwantedBeforeItStands(t *testing.T) {
+	b, s := openBus(t)
+	before := s.NumSubscriptions()
+	in := &interest{pattern: "x", ready: make(chan struct{}), refs: 1}
+	b.mu.Lock()
+	b.addLocked(in)
+	b.mu.Unlock()
+	b.Unsubscribe("x")
+	b.begin(t.Context(), in)
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.NumSubscriptions() - before; n != 0 {
+		t.Errorf("%d subscriptions at NATS that nobody wants", n)
+	}
+}
