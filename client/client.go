@@ -85,6 +85,8 @@ type Client struct {
 	numbers atomic.Uint64 // of subscriptions
 	state   atomic.Int32
 
+	unknownTopic, badDatagrams atomic.Uint64 // see Stats
+
 	mu      sync.Mutex
 	current *connection                // nil while there is none that was welcomed; guarded by mu
 	changed chan struct{}              // closed and replaced when current changes; guarded by mu
@@ -290,6 +292,9 @@ func (c *Client) connectError(ctx context.Context, err error) error {
 		c.mu.Lock()
 		c.resume = codec.Resume{} // the next attempt begins anew
 		c.mu.Unlock()
+	}
+	if e := told(err); e != nil {
+		return e
 	}
 	e, coded := errors.AsType[*Error](err)
 	switch {

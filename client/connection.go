@@ -31,11 +31,14 @@ type connection struct {
 
 	mu       sync.Mutex
 	out      []byte                   // waits for the control stream; guarded by mu
+	messages int                      // bytes of out that are messages; guarded by mu
+	room     chan struct{}            // closed and replaced when messages shrinks; guarded by mu
 	writing  bool                     // writeControl lives; guarded by mu
-	requests map[uint64]chan answer   // by number; guarded by mu
+	requests map[uint64]func(answer)  // who takes the answers, by number; guarded by mu
 	request  uint64                   // the last number; guarded by mu
 	subs     map[uint64]*Subscription // by number, for datagrams and STREAM_END; guarded by mu
 	pubs     map[string]*publication  // by topic; guarded by mu
+	slots    int                      // publication streams that are open; guarded by mu
 	early    earlyDatagrams           // guarded by mu
 	ended    bool                     // no goroutine begins any more; guarded by mu
 }
@@ -49,8 +52,13 @@ type answer struct {
 const (
 	// closeTimeout bounds the farewell of a connection.
 	closeTimeout = 2 * time.Second
-	// maxControlQueue bounds what waits for the control stream, in bytes.
-	maxControlQueue = 4 << 20
+	// maxMessages bounds the messages that wait for the control stream, in bytes: a
+	// message waits for room while so many do. The last one may exceed it.
+	maxMessages = 256 << 10
+	// maxControl bounds what else waits for it, in bytes. Nothing of this waits for
+	// room, since the subscriptions cannot go on without it. It grows with the
+	// number of subscriptions, and only while the broker does not read.
+	maxControl = 4 << 20
 )
 
 func newConnection(c *Client, conn Conn) *connection {
@@ -58,9 +66,11 @@ func newConnection(c *Client, conn Conn) *connection {
 		client:   c,
 		conn:     conn,
 		welcomed: make(chan struct{}),
-		requests: make(map[uint64]chan answer),
+		room:     make(chan struct{}),
+		requests: make(map[uint64]func(answer)),
 		subs:     make(map[uint64]*Subscription),
 		pubs:     make(map[string]*publication),
+		early:    earlyDatagrams{dropped: &c.unknownTopic},
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	return n
@@ -71,10 +81,19 @@ func lost(err error) *Error {
 	return &Error{Code: codec.CodeConnectionLost, Reason: fmt.Sprintf("the connection to the broker was lost: %v", err)}
 }
 
+// gone is the error for a connection that has ended with err: what the broker said
+// when it closed it, if it did.
+func gone(err error) *Error {
+	if e := told(err); e != nil {
+		return e
+	}
+	return lost(err)
+}
+
 // open opens the control stream, begins the subscriptions, and waits for WELCOME.
 // If it fails the connection has ended, and so have its goroutines.
 func (n *connection) open(ctx context.Context, hello codec.Hello, subs []*Subscription) (err error) {
-	stop := context.AfterFunc(n.conn.Context(), func() { n.cancel(lost(context.Cause(n.conn.Context()))) })
+	stop := context.AfterFunc(n.conn.Context(), func() { n.cancel(gone(context.Cause(n.conn.Context()))) })
 	defer func() {
 		if err != nil {
 			n.cancel(err)
@@ -168,15 +187,44 @@ func (n *connection) shut() {
 	n.wg.Wait()
 }
 
-// send queues a frame for the control stream.
+// send queues a frame that is no message for the control stream. It never waits.
 func (n *connection) send(frame []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ended {
+	if len(n.out)-n.messages+len(frame) > maxControl {
+		n.cancel(lost(errors.New("the broker does not read its control stream")))
 		return
 	}
-	if len(n.out)+len(frame) > maxControlQueue {
-		n.cancel(lost(errors.New("the broker does not read its control stream")))
+	n.queueLocked(frame)
+}
+
+// sendMessage queues a PUBLISH for the control stream. It waits while too many wait
+// there; an error means that the frame was not queued.
+func (n *connection) sendMessage(ctx context.Context, frame []byte) error {
+	n.mu.Lock()
+	for n.messages >= maxMessages {
+		room := n.room
+		n.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.ctx.Done():
+			return n.interrupted()
+		}
+		n.mu.Lock()
+	}
+	defer n.mu.Unlock()
+	if n.ended {
+		return n.interrupted()
+	}
+	n.messages += len(frame)
+	n.queueLocked(frame)
+	return nil
+}
+
+func (n *connection) queueLocked(frame []byte) {
+	if n.ended {
 		return
 	}
 	n.out = append(n.out, frame...)
@@ -193,6 +241,11 @@ func (n *connection) writeControl() {
 		n.mu.Lock()
 		b := n.out
 		n.out = nil
+		if n.messages > 0 {
+			n.messages = 0
+			close(n.room)
+			n.room = make(chan struct{})
+		}
 		if len(b) == 0 {
 			n.writing = false
 			n.mu.Unlock()
@@ -217,17 +270,32 @@ func (n *connection) readControl() {
 		}
 		if err != nil {
 			if _, coded := errors.AsType[*Error](err); !coded {
-				if errors.Is(err, io.EOF) {
-					err = errors.New("the broker has ended the session")
-				} else if cause := context.Cause(n.conn.Context()); cause != nil {
-					err = cause
-				}
-				err = lost(err)
+				err = n.controlEnded(err)
 			}
 			n.cancel(err)
 			return
 		}
 	}
+}
+
+// controlEnded is the error for a control stream that has ended without END: that
+// of the connection, which may end only after it.
+func (n *connection) controlEnded(err error) error {
+	if e := told(err); e != nil {
+		return e
+	}
+	wait := time.NewTimer(closeTimeout)
+	defer wait.Stop()
+	select {
+	case <-n.conn.Context().Done():
+		return gone(context.Cause(n.conn.Context()))
+	case <-n.ctx.Done():
+	case <-wait.C:
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the broker has ended the session")
+	}
+	return lost(err)
 }
 
 // handleControl does what one frame says. An error ends the connection.
@@ -335,32 +403,52 @@ func (n *connection) authenticate(ctx context.Context, token string) error {
 	if len(token) > codec.MaxToken {
 		return codec.Errorf(codec.CodeUnauthorized, "the token is longer than %d bytes", codec.MaxToken)
 	}
-	_, err := n.do(ctx, func(number uint64) []byte {
-		return codec.AppendAuth(nil, codec.Auth{Number: number, Token: token})
-	})
+	answers := make(chan answer, 1)
+	number := n.ask(func(a answer) { answers <- a })
+	n.send(codec.AppendAuth(nil, codec.Auth{Number: number, Token: token}))
+	_, err := n.await(ctx, answers)
 	return err
 }
 
-// do sends a request on the control stream and waits for its answer.
-func (n *connection) do(ctx context.Context, frame func(number uint64) []byte) (Position, error) {
+// single publishes a message on the control stream and waits for its answer.
+// settled is called once, when the answer is there or none will come because the
+// message was not sent, and not when the caller has ceased to wait.
+func (n *connection) single(ctx context.Context, topic string, payload codec.Payload, settled func()) (Position, error) {
 	answers := make(chan answer, 1)
+	number := n.ask(func(a answer) {
+		settled()
+		answers <- a
+	})
+	err := n.sendMessage(ctx, codec.AppendPublish(nil, codec.Publish{Sequence: number, Topic: topic, Payload: payload}))
+	if err != nil {
+		n.answer(number, answer{err: err})
+	}
+	return n.await(ctx, answers)
+}
+
+// ask gives out the number of a request on the control stream. take is called once
+// with its answer; it must not block.
+func (n *connection) ask(take func(answer)) uint64 {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.request++
-	number := n.request
-	n.requests[number] = answers
-	n.mu.Unlock()
-	defer func() {
-		n.mu.Lock()
-		delete(n.requests, number)
-		n.mu.Unlock()
-	}()
-	n.send(frame(number))
+	n.requests[n.request] = take
+	return n.request
+}
+
+// await waits for an answer.
+func (n *connection) await(ctx context.Context, answers <-chan answer) (Position, error) {
 	select {
 	case a := <-answers:
 		return a.position, a.err
 	case <-ctx.Done():
 		return Position{}, ctx.Err()
 	case <-n.ctx.Done():
+	}
+	select {
+	case a := <-answers: // came before the end
+		return a.position, a.err
+	default:
 		return Position{}, n.interrupted()
 	}
 }
@@ -377,14 +465,13 @@ func (n *connection) interrupted() error {
 	return lost(cause)
 }
 
+// answer hands an answer to who asked. One that nobody asked for is ignored.
 func (n *connection) answer(number uint64, a answer) {
 	n.mu.Lock()
-	answers := n.requests[number]
+	take := n.requests[number]
+	delete(n.requests, number)
 	n.mu.Unlock()
-	if answers != nil {
-		select {
-		case answers <- a:
-		default: // a second answer to one request
-		}
+	if take != nil {
+		take(a)
 	}
 }

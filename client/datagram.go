@@ -1,6 +1,7 @@
 package client
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/tidewire/tidewire/codec"
@@ -11,7 +12,7 @@ import (
 type earlyDatagrams struct {
 	waiting []earlyDatagram
 	bytes   int
-	dropped uint64
+	dropped *atomic.Uint64
 }
 
 type earlyDatagram struct {
@@ -34,7 +35,7 @@ func (e *earlyDatagrams) add(m codec.Message, size int) {
 	for len(e.waiting) > 0 && (len(e.waiting) > maxEarly || e.bytes > maxEarlyBytes || time.Since(e.waiting[0].at) > maxEarlyAge) {
 		e.bytes -= e.waiting[0].size
 		e.waiting = e.waiting[1:]
-		e.dropped++
+		e.dropped.Add(1)
 	}
 }
 
@@ -50,7 +51,7 @@ func (e *earlyDatagrams) take(topic uint64) []codec.Message {
 		case time.Since(d.at) <= maxEarlyAge:
 			taken = append(taken, d.message)
 		default:
-			e.dropped++
+			e.dropped.Add(1)
 		}
 		e.bytes -= d.size
 	}
@@ -66,12 +67,9 @@ func (n *connection) receiveDatagrams() {
 		if err != nil {
 			return // there are none, or the connection has ended
 		}
-		f, err := codec.ParseDatagram(b)
-		if err != nil || f.Type != codec.TypeMessage {
-			continue // dropped, and no error (PROTOCOL §8)
-		}
-		m, err := codec.ParseMessage(f)
+		m, err := parseDatagram(b)
 		if err != nil {
+			n.client.badDatagrams.Add(1) // no error of the connection (PROTOCOL §8)
 			continue
 		}
 		n.mu.Lock()
@@ -90,6 +88,18 @@ func (n *connection) receiveDatagrams() {
 			n.mu.Unlock()
 		}
 	}
+}
+
+// parseDatagram parses a datagram, which must be a MESSAGE.
+func parseDatagram(b []byte) (codec.Message, error) {
+	f, err := codec.ParseDatagram(b)
+	if err != nil {
+		return codec.Message{}, err
+	}
+	if f.Type != codec.TypeMessage {
+		return codec.Message{}, codec.Errorf(codec.CodeUnexpectedFrame, "%s in a datagram", f.Type)
+	}
+	return codec.ParseMessage(f)
 }
 
 // announced gives a subscription the datagrams that have waited for a topic.

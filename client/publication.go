@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -15,29 +16,48 @@ import (
 // first message goes alone on the control stream; if another one comes soon, a
 // publication stream is opened for those that follow, after the answers to what
 // went before, so that all of them stay in order (PROTOCOL §7.2).
+//
+// It is open, then closing, then ended. It becomes closing only when every frame
+// has its answer, and FIN goes out; it becomes ended when its reader has seen the
+// broker's END or the end of the stream. Until then it stays in the connection's
+// map, so that its successor cannot reach the broker before it has gone: whoever
+// publishes to the topic meanwhile waits. One without a stream goes from open to
+// ended at once.
 type publication struct {
 	// Static after construction.
 	conn  *connection
 	topic string
 
-	used   atomic.Int64 // when a message was published last, ns since the Unix epoch; 0: never
-	flight atomic.Int64 // calls of publish under way
+	used atomic.Int64 // when it was made or published to last, ns since the Unix epoch
 
-	mu      sync.Mutex
-	changed chan struct{} // closed and replaced when something below changes; guarded by mu
-	singles int           // on the control stream, without an answer yet; guarded by mu
-	idle    *time.Timer   // closes the stream; guarded by mu
-	ended   bool          // a new one has to be made; guarded by mu
-	opening bool          // somebody opens the stream; guarded by mu
-	stream  Stream        // nil until it is open; guarded by mu
-	next    uint64        // sequence of the next PUBLISH; guarded by mu
-	sent    uint64        // bytes of PUBLISH frames; guarded by mu
-	limit   uint64        // the credit; guarded by mu
-	out     []byte        // waits to be written; guarded by mu
-	writing bool          // write lives; guarded by mu
-	answers []chan answer // of the frames without an answer, in order; guarded by mu
-	first   uint64        // sequence of answers[0]; guarded by mu
+	mu        sync.Mutex
+	changed   chan struct{}    // closed and replaced when something below changes; guarded by mu
+	state     publicationState // guarded by mu
+	published bool             // used tells of a message; guarded by mu
+	singles   int              // on the control stream, without an answer yet; guarded by mu
+	idle      *time.Timer      // closes the stream; guarded by mu
+	opening   bool             // somebody opens the stream; guarded by mu
+	stream    Stream           // nil until it is open; guarded by mu
+	fin       bool             // FIN or a reset was sent, or will be by who set it; guarded by mu
+	next      uint64           // sequence of the next PUBLISH; guarded by mu
+	sent      uint64           // bytes of PUBLISH frames; guarded by mu
+	limit     uint64           // the credit; guarded by mu
+	out       []byte           // waits to be written; guarded by mu
+	queued    int              // PUBLISH frames in out; guarded by mu
+	writing   bool             // write lives; guarded by mu
+	failed    error            // what write failed with; guarded by mu
+	answers   []chan answer    // of the frames without an answer, in order; guarded by mu
+	first     uint64           // sequence of answers[0]; guarded by mu
 }
+
+// publicationState is how far a publication is.
+type publicationState int
+
+const (
+	publicationOpen    publicationState = iota
+	publicationClosing                  // FIN follows what is being written
+	publicationEnded                    // a new one has to be made
+)
 
 const (
 	// maxSingle is the longest frame that goes on the control stream.
@@ -48,7 +68,7 @@ const (
 	idleAfter = 30 * time.Second
 )
 
-// errEnded tells that a publication has ended before a frame was queued on it.
+// errEnded tells that a publication has ended before a frame was sent on it.
 var errEnded = errors.New("client: publication ended")
 
 // publish publishes a message and waits for the answer.
@@ -57,9 +77,12 @@ func (n *connection) publish(ctx context.Context, topic string, payload codec.Pa
 		return Position{}, codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the broker takes %d", len(payload.Data), limit)
 	}
 	for {
-		p, err := n.publication(topic)
+		p, spare, err := n.publication(topic)
 		if err != nil {
 			return Position{}, err
+		}
+		for _, p := range spare {
+			p.retire(0)
 		}
 		pos, err := p.publish(ctx, payload)
 		if !errors.Is(err, errEnded) {
@@ -81,39 +104,66 @@ func (n *connection) publishLossy(ctx context.Context, topic string, payload cod
 		}
 		return err
 	}
-	n.send(frame)
-	return nil
+	return n.sendMessage(ctx, frame)
 }
 
-// publication returns the publication of a topic, and makes room for it.
-func (n *connection) publication(topic string) (*publication, error) {
+// publication returns the publication of a topic. If it makes it, spare are those
+// that should make room.
+func (n *connection) publication(topic string) (p *publication, spare []*publication, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ended {
-		return nil, n.interrupted()
+		return nil, nil, n.interrupted()
 	}
 	if p := n.pubs[topic]; p != nil {
-		return p, nil
+		return p, nil, nil
 	}
-	if most := max(1, int(n.welcome.Limits.Publications)/2); len(n.pubs) >= most {
-		var oldest *publication
-		var since int64
-		for _, p := range n.pubs {
-			if used := p.used.Load(); p.flight.Load() == 0 && (oldest == nil || used < since) {
-				oldest, since = p, used
-			}
-		}
-		if oldest != nil {
-			delete(n.pubs, oldest.topic)
-			n.wg.Go(oldest.retire)
-		}
+	for range min(2, len(n.pubs)-max(1, int(n.welcome.Limits.Publications)/2)+1) {
+		spare = append(spare, n.leastUsedLocked())
 	}
-	p := &publication{conn: n, topic: topic, changed: make(chan struct{})}
+	p = &publication{conn: n, topic: topic, changed: make(chan struct{})}
+	p.used.Store(time.Now().UnixNano())
 	n.pubs[topic] = p
-	return p, nil
+	return p, spare, nil
 }
 
-// forget removes a publication, so that the next message makes a new one.
+// leastUsedLocked returns the publication that was not used for longest among a few
+// that are looked at.
+func (n *connection) leastUsedLocked() *publication {
+	const look = 16
+	var oldest *publication
+	seen := 0
+	for _, p := range n.pubs { // in random order
+		if oldest == nil || p.used.Load() < oldest.used.Load() {
+			oldest = p
+		}
+		if seen++; seen == look {
+			break
+		}
+	}
+	return oldest
+}
+
+// takeSlot takes one of the publication streams that the broker allows; false if
+// all are open.
+func (n *connection) takeSlot() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.slots >= max(1, int(n.welcome.Limits.Publications)) {
+		return false
+	}
+	n.slots++
+	return true
+}
+
+func (n *connection) giveSlot() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.slots--
+}
+
+// forget removes a publication that has ended, so that the next message makes a
+// new one.
 func (n *connection) forget(p *publication) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -122,10 +172,9 @@ func (n *connection) forget(p *publication) {
 	}
 }
 
-// sinceUse returns how long ago a message was published; false if none was.
-func (p *publication) sinceUse() (time.Duration, bool) {
-	used := p.used.Load()
-	return time.Since(time.Unix(0, used)), used != 0
+// sinceUse returns how long ago the publication was used.
+func (p *publication) sinceUse() time.Duration {
+	return time.Since(time.Unix(0, p.used.Load()))
 }
 
 // broadcastLocked wakes all who wait for a change.
@@ -151,124 +200,128 @@ func (p *publication) await(ctx context.Context) error {
 
 // publish publishes one message. errEnded: it was not sent, try a new publication.
 func (p *publication) publish(ctx context.Context, payload codec.Payload) (Position, error) {
-	p.flight.Add(1)
-	defer p.flight.Add(-1)
 	p.mu.Lock()
-	for p.stream == nil {
-		if p.ended {
+	for p.stream == nil || p.state != publicationOpen || p.sent >= p.limit {
+		if p.state == publicationEnded {
 			p.mu.Unlock()
 			return Position{}, errEnded
 		}
-		small := len(payload.Data) < maxSingle-codec.FrameOverhead
-		since, used := p.sinceUse()
-		if small && !p.opening && p.singles == 0 && (!used || since > soon) {
-			return p.publishSingle(ctx, payload)
-		}
-		if p.opening || p.singles > 0 {
-			if err := p.await(ctx); err != nil {
+		if p.state == publicationOpen && p.stream == nil && !p.opening && p.singles == 0 {
+			small := len(payload.Data) < maxSingle-codec.FrameOverhead
+			if small && (!p.published || p.sinceUse() > soon) || !p.conn.takeSlot() {
+				return p.publishSingle(ctx, payload)
+			}
+			if err := p.openStream(ctx); err != nil {
 				p.mu.Unlock()
 				return Position{}, err
 			}
 			continue
 		}
-		p.opening = true
-		p.mu.Unlock()
-		err := p.open(ctx)
-		p.mu.Lock()
-		p.opening = false
-		p.broadcastLocked()
-		if err != nil {
-			p.mu.Unlock()
-			return Position{}, err
-		}
-	}
-	for p.sent >= p.limit && !p.ended {
 		if err := p.await(ctx); err != nil {
 			p.mu.Unlock()
 			return Position{}, err
 		}
 	}
-	if p.ended {
-		p.mu.Unlock()
-		return Position{}, errEnded
-	}
 	before := len(p.out)
 	p.out = codec.AppendPublish(p.out, codec.Publish{Sequence: p.next, Payload: payload})
 	p.sent += uint64(len(p.out) - before)
 	p.next++
+	p.queued++
 	answers := make(chan answer, 1)
 	p.answers = append(p.answers, answers)
-	p.used.Store(time.Now().UnixNano())
+	p.usedLocked()
 	if !p.writing {
 		p.writing = p.conn.start(p.write)
 	}
 	p.mu.Unlock()
-	select {
-	case a := <-answers:
-		return a.position, a.err
-	case <-ctx.Done():
-		return Position{}, ctx.Err()
-	case <-p.conn.ctx.Done():
-		return Position{}, p.conn.interrupted()
-	}
+	return p.conn.await(ctx, answers)
+}
+
+func (p *publication) usedLocked() {
+	p.published = true
+	p.used.Store(time.Now().UnixNano())
 }
 
 // publishSingle publishes on the control stream. mu is held, and is released.
 func (p *publication) publishSingle(ctx context.Context, payload codec.Payload) (Position, error) {
 	p.singles++
-	p.used.Store(time.Now().UnixNano())
+	p.usedLocked()
 	p.mu.Unlock()
-	pos, err := p.conn.do(ctx, func(number uint64) []byte {
-		return codec.AppendPublish(nil, codec.Publish{Sequence: number, Topic: p.topic, Payload: payload})
+	return p.conn.single(ctx, p.topic, payload, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.singles--
+		p.broadcastLocked()
 	})
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.singles--
-	p.broadcastLocked()
-	return pos, err
 }
 
-// open opens the publication stream.
-func (p *publication) open(ctx context.Context) error {
+// openStream opens the publication stream, for which a slot was taken. mu is held,
+// and released meanwhile.
+func (p *publication) openStream(ctx context.Context) error {
 	n := p.conn
+	p.opening = true
+	p.mu.Unlock()
 	stream, err := n.conn.OpenStream(ctx)
+	p.mu.Lock()
+	p.opening = false
+	p.broadcastLocked()
+	if err == nil && !n.start(func() { p.read(stream) }) {
+		err = n.interrupted()
+	}
 	if err != nil {
-		if n.ctx.Err() != nil {
+		n.giveSlot()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case n.ctx.Err() != nil:
 			return n.interrupted()
 		}
-		return err
-	}
-	if _, err := stream.Write(codec.AppendPublication(nil, codec.Publication{Topic: p.topic, Publisher: n.welcome.Client, First: 1})); err != nil {
-		return n.interrupted()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !n.start(func() { p.read(stream) }) {
-		return n.interrupted()
+		return lost(err)
 	}
 	p.stream, p.next, p.first = stream, 1, 1
 	p.limit = n.welcome.Limits.PublicationCredit
-	p.idle = time.AfterFunc(idleAfter, p.expire)
+	p.out = codec.AppendPublication(nil, codec.Publication{Topic: p.topic, Publisher: n.welcome.Client, First: 1})
+	p.writing = n.start(p.write)
+	p.idle = time.AfterFunc(idleAfter, func() { p.retire(idleAfter) })
 	return nil
 }
 
 // write writes what waits. It lives while something does, and sends FIN when the
-// publication was retired.
+// publication closes.
 func (p *publication) write() {
 	for {
 		p.mu.Lock()
 		b := p.out
-		p.out = nil
+		p.out, p.queued = nil, 0
 		if len(b) == 0 {
 			p.writing = false
+			fin := p.finLocked()
 			p.mu.Unlock()
+			if fin {
+				_ = p.stream.Close()
+			}
 			return
 		}
 		p.mu.Unlock()
 		if _, err := p.stream.Write(b); err != nil {
-			return // the reader knows why
+			p.mu.Lock()
+			p.failed, p.fin = err, true
+			p.mu.Unlock()
+			// The broker may have said why.
+			_ = p.stream.SetReadDeadline(time.Now().Add(closeTimeout))
+			return
 		}
 	}
+}
+
+// finLocked reports whether FIN is due, which the caller then sends without the
+// lock.
+func (p *publication) finLocked() bool {
+	if p.state == publicationOpen || p.fin || p.writing || p.stream == nil {
+		return false
+	}
+	p.fin = true
+	return true
 }
 
 // read takes the broker's answers until the stream ends.
@@ -281,30 +334,55 @@ func (p *publication) read(stream Stream) {
 			err = p.handle(f)
 		}
 	}
+	p.conn.giveSlot()
+	p.conn.forget(p)
+	p.mu.Lock()
+	p.state = publicationEnded
+	if p.idle != nil {
+		p.idle.Stop()
+	}
 	if _, coded := errors.AsType[*Error](err); !coded {
-		if errors.Is(err, io.EOF) {
+		if p.failed != nil {
+			err = p.failed
+		} else if errors.Is(err, io.EOF) {
 			err = errors.New("the publication ended without END")
 		}
 		err = lost(err)
 	}
-	p.conn.forget(p)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ended = true
-	p.stopTimerLocked()
-	if codec.CodeOf(err) == codec.CodeOK && len(p.answers) > 0 {
-		err = lost(errors.New("the publication ended"))
+	// What the writer has not taken was not sent.
+	unsent := len(p.answers) - min(p.queued, len(p.answers))
+	for i, answers := range p.answers {
+		answers <- answer{err: unanswered(err, i < unsent)}
 	}
-	for _, answers := range p.answers {
-		answers <- answer{err: err}
-	}
-	p.answers = nil
+	p.answers, p.out, p.queued = nil, nil, 0
 	p.broadcastLocked()
-	if !p.writing {
-		_ = stream.Close()
-	} else {
+	reset := p.writing && !p.fin
+	fin := p.finLocked()
+	p.fin = true
+	p.mu.Unlock()
+	switch {
+	case reset:
 		stream.CancelWrite(uint32(codec.CodeOK))
+	case fin:
+		_ = stream.Close()
 	}
+}
+
+// unanswered is the error of a PUBLISH that got no answer before its publication
+// ended with end. Whether one that was sent was carried out is unknown, so its
+// error must not be one that invites to send it again. One that was not may go by
+// another publication, unless the broker has refused this one.
+func unanswered(end error, sent bool) error {
+	code := codec.CodeOf(end)
+	switch {
+	case code == codec.CodeConnectionLost:
+		return end
+	case sent && (code == codec.CodeOK || code.Temporary()):
+		return &Error{Code: codec.CodeConnectionLost, Reason: fmt.Sprintf("the publication has ended before the answer: %v", end)}
+	case code == codec.CodeOK:
+		return errEnded
+	}
+	return end
 }
 
 // handle takes one frame from the broker. An error ends the publication.
@@ -365,45 +443,37 @@ func (p *publication) grantLocked(limit codec.Optional) {
 	}
 }
 
-// expire is called by the timer: it retires the publication if it is idle.
-func (p *publication) expire() {
+// retire ends the publication, if it was not used for so long and nothing is under
+// way on it: what was published has its answer, even where the caller has ceased to
+// wait for it.
+func (p *publication) retire(unused time.Duration) {
 	p.mu.Lock()
-	since, _ := p.sinceUse()
-	rest := idleAfter - since
-	if p.ended {
+	rest := unused - p.sinceUse()
+	if p.state != publicationOpen || p.opening || p.singles > 0 || len(p.answers) > 0 || rest > 0 {
+		if p.idle != nil && p.state == publicationOpen {
+			p.idle.Reset(max(rest, time.Second))
+		}
 		p.mu.Unlock()
 		return
 	}
-	if rest > 0 || len(p.answers) > 0 {
-		p.idle.Reset(max(rest, time.Second))
-		p.mu.Unlock()
-		return
+	p.state = publicationClosing
+	if p.stream == nil {
+		p.state = publicationEnded
+		defer p.conn.forget(p)
+	} else {
+		p.idle.Stop()
 	}
-	p.mu.Unlock()
-	p.conn.forget(p)
-	p.retire()
-}
-
-// retire ends the publication by FIN, if it has a stream. The reader ends with
-// the broker's END.
-func (p *publication) retire() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ended = true
-	p.stopTimerLocked()
 	p.broadcastLocked()
-	if p.stream != nil && !p.writing {
-		_ = p.stream.Close() // no write begins any more
+	fin := p.finLocked()
+	p.mu.Unlock()
+	if fin {
+		_ = p.stream.Close()
 	}
 }
 
 func (p *publication) stopTimer() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stopTimerLocked()
-}
-
-func (p *publication) stopTimerLocked() {
 	if p.idle != nil {
 		p.idle.Stop()
 	}

@@ -39,12 +39,14 @@ func TestSequence(t *testing.T) {
 		{"skip frees what is held", Reliable, "s1 d6/5 k5", "1 6", 0},
 		{"offsets that are not dense", Reliable, "s10<0 s20<10", "10 20", 0},
 		{"sequenced by datagram", Sequenced, "D1 D2 D5 D3", "1 2 (2,4]lost 5", 1},
+		{"a reliable one comes by datagram for another subscription", Reliable, "D1 s1 D3 s2 s3 d4/3", "1 2 3 4", 0},
 		{"sequenced, a large one by stream", Sequenced, "D1 s3 D2 D4", "1 (1,2]lost 3 4", 1},
 		{"sequenced, an old one by stream", Sequenced, "D1 D3 s2", "1 (1,2]lost 3", 1},
 		{"sequenced, the broker conflated", Sequenced, "s1 g1-4 s5", "1 (1,4]overflow 5", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			q := newSequencer(c.class, time.Time{})
+			var stats SubscriptionStats
+			q := newSequencer(c.class, time.Time{}, &stats)
 			q.announce(1, "t", 7, 0)
 			var out []item
 			for step := range strings.FieldsSeq(c.in) {
@@ -53,8 +55,8 @@ func TestSequence(t *testing.T) {
 					t.Fatalf("%s: %v", step, err)
 				}
 			}
-			if got := show(out); got != c.out || q.dropped != c.dropped {
-				t.Errorf("handed out %q, dropped %d; want %q, %d", got, q.dropped, c.out, c.dropped)
+			if got := show(out); got != c.out || stats.Late+stats.Conflated != c.dropped {
+				t.Errorf("handed out %q, dropped %d; want %q, %d", got, stats.Late+stats.Conflated, c.out, c.dropped)
 			}
 		})
 	}
@@ -109,7 +111,7 @@ func show(items []item) string {
 
 // What a broker must not do is an error of the stream.
 func TestSequenceErrors(t *testing.T) {
-	q := newSequencer(Reliable, time.Time{})
+	q := newSequencer(Reliable, time.Time{}, new(SubscriptionStats))
 	if _, err := q.stream(nil, codec.Message{Topic: 9, Offset: 1, Previous: 1}, 1); codec.CodeOf(err) != codec.CodeProtocolViolation {
 		t.Errorf("a topic that was not announced: %v", err)
 	}
@@ -125,7 +127,7 @@ func FuzzSequence(f *testing.F) {
 	f.Add([]byte{0, 1, 16, 2, 32, 3, 48, 4, 64, 5})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		for _, class := range []Class{Reliable, Sequenced} {
-			q := newSequencer(class, time.Time{})
+			q := newSequencer(class, time.Time{}, new(SubscriptionStats))
 			q.announce(1, "t", 7, 0)
 			last, skipped := uint64(0), uint64(0)
 			for i := 0; i+1 < len(script); i += 2 {

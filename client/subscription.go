@@ -52,21 +52,19 @@ type Subscription struct {
 	credit   uint64
 
 	established chan struct{} // closed when the broker has answered for the first time
-	arrived     chan struct{} // holds one token while the queue is not empty
-	over        chan struct{} // closed with done
+	arrived     chan struct{} // holds one token while the inbox is not empty
+	ctx         context.Context
+	cancel      context.CancelFunc // with done
 
-	mu       sync.Mutex
-	queue    []item        // guarded by mu
-	queued   uint64        // credit of what is in the queue; guarded by mu
-	lossy    int           // items in the queue that came by datagram; guarded by mu
-	overflow bool          // lossy messages were dropped for want of room; guarded by mu
-	done     bool          // no more items come; guarded by mu
-	err      error         // why; nil after Close; guarded by mu
-	was      bool          // it was established before; guarded by mu
-	last     *Position     // of an exact pattern, when the stream ended; guarded by mu
-	lastName string        // the topic of last; guarded by mu
-	serving  chan struct{} // closed when the last serve has returned; nil if none has begun; guarded by mu
-	running  bool          // serve runs; guarded by mu
+	mu      sync.Mutex
+	inbox   inbox             // guarded by mu
+	stats   SubscriptionStats // guarded by mu
+	done    bool              // no more items come; guarded by mu
+	err     error             // why; nil after Close; guarded by mu
+	was     bool              // it was established before; guarded by mu
+	last    *Position         // of an exact pattern, when the stream ended; guarded by mu
+	serving chan struct{}     // closed when the last serve has returned; nil if none has begun; guarded by mu
+	running bool              // serve runs; guarded by mu
 
 	// Of the stream at hand; guarded by mu.
 	conn     *connection
@@ -74,23 +72,17 @@ type Subscription struct {
 	number   uint64
 	sequence *sequencer // nil before SUBSCRIBED
 	topic    uint64     // number of the topic of an exact pattern
+	window   uint64     // the credit, as far as the broker gives it
 	received uint64     // bytes of MESSAGE frames
 	limit    uint64     // the credit that was told
 	told     error      // what STREAM_END said
 }
 
-const (
-	// manyLossy is from how many lossy items on a newer one takes the place of an
-	// older one of its topic.
-	manyLossy = 64
-	// maxLossy bounds the lossy items in the queue.
-	maxLossy = 1024
-)
-
 // Subscribe subscribes to a pattern (PROTOCOL §3) and waits for the broker's
 // answer. The error is the broker's refusal, such as CodeSubscribeDenied, or
-// CodeInvalidPattern. ctx bounds the call only: the subscription lives until its
-// Close.
+// CodeInvalidPattern. A broker that just now takes no more streams, or did not see
+// the subscription's in time, is asked again until ctx ends. ctx bounds the call
+// only: the subscription lives until its Close.
 func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeOptions) (*Subscription, error) {
 	if opts == nil {
 		opts = &SubscribeOptions{}
@@ -101,22 +93,7 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 	if opts.Priority > codec.MaxPriority || opts.Credit < 0 {
 		return nil, codec.Errorf(codec.CodeInvalidOption, "the priority is above %d, or the credit negative", codec.MaxPriority)
 	}
-	s := &Subscription{
-		client:      c,
-		pattern:     pattern,
-		class:       opts.Class,
-		priority:    opts.Priority,
-		credit:      uint64(opts.Credit),
-		established: make(chan struct{}),
-		arrived:     make(chan struct{}, 1),
-		over:        make(chan struct{}),
-	}
-	if s.priority == 0 {
-		s.priority = codec.DefaultPriority
-	}
-	if s.credit == 0 {
-		s.credit = DefaultCredit
-	}
+	s := newSubscription(c, pattern, *opts)
 	for {
 		conn, err := c.connected(ctx)
 		if err != nil {
@@ -140,9 +117,9 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 	}
 	select {
 	case <-s.established:
-	case <-s.over:
+	case <-s.ctx.Done():
 	case <-ctx.Done():
-		s.Close()
+		_ = s.Close()
 		return nil, ctx.Err()
 	}
 	s.mu.Lock()
@@ -152,6 +129,27 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 		return nil, err
 	}
 	return s, nil
+}
+
+func newSubscription(c *Client, pattern string, opts SubscribeOptions) *Subscription {
+	s := &Subscription{
+		client:      c,
+		pattern:     pattern,
+		class:       opts.Class,
+		priority:    opts.Priority,
+		credit:      uint64(opts.Credit),
+		established: make(chan struct{}),
+		arrived:     make(chan struct{}, 1),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.inbox = newInbox(&s.stats)
+	if s.priority == 0 {
+		s.priority = codec.DefaultPriority
+	}
+	if s.credit == 0 {
+		s.credit = DefaultCredit
+	}
+	return s
 }
 
 // Pattern returns the pattern.
@@ -182,29 +180,19 @@ func (s *Subscription) Messages(ctx context.Context) iter.Seq2[Message, error] {
 func (s *Subscription) next(ctx context.Context) (m Message, err error, ok bool) {
 	for {
 		s.mu.Lock()
-		if len(s.queue) > 0 {
-			it := s.queue[0]
-			if it.lead != nil {
-				// The gap comes first; the message stays for the next call.
-				m = Message{Topic: it.lead.Topic, Gap: it.lead}
-				s.queue[0].lead = nil
-				s.signalLocked()
-				s.mu.Unlock()
-				return m, nil, true
-			}
-			s.queue[0] = item{}
-			s.queue = s.queue[1:]
-			if it.datagram {
-				s.lossy--
-			}
-			s.queued -= uint64(it.credit)
+		if !s.inbox.empty() {
+			m, credit := s.inbox.pop()
 			s.signalLocked()
-			flow, conn := s.flowLocked(), s.conn
+			var flow []byte
+			if credit > 0 {
+				flow = s.flowLocked()
+			}
+			conn := s.conn
 			s.mu.Unlock()
 			if flow != nil {
 				conn.send(flow)
 			}
-			return it.message, nil, true
+			return m, nil, true
 		}
 		if s.done {
 			err := s.err
@@ -214,7 +202,7 @@ func (s *Subscription) next(ctx context.Context) (m Message, err error, ok bool)
 		s.mu.Unlock()
 		select {
 		case <-s.arrived:
-		case <-s.over:
+		case <-s.ctx.Done():
 		case <-ctx.Done():
 			return Message{}, ctx.Err(), true
 		}
@@ -223,7 +211,7 @@ func (s *Subscription) next(ctx context.Context) (m Message, err error, ok bool)
 
 // signalLocked leaves a token for whoever waits, if there is something.
 func (s *Subscription) signalLocked() {
-	if len(s.queue) > 0 {
+	if !s.inbox.empty() {
 		select {
 		case s.arrived <- struct{}{}:
 		default:
@@ -236,8 +224,8 @@ func (s *Subscription) flowLocked() []byte {
 	if s.sequence == nil || s.stream == nil {
 		return nil
 	}
-	limit := s.received + s.credit - min(s.queued, s.credit)
-	if limit < s.limit+s.credit/2 {
+	limit := s.received + s.window - min(s.inbox.credit, s.window)
+	if limit <= s.limit || limit < s.limit+s.window/2 {
 		return nil
 	}
 	s.limit = limit
@@ -248,63 +236,24 @@ func (s *Subscription) flowLocked() []byte {
 	return codec.AppendFlow(nil, f)
 }
 
-// pushLocked queues items. Those that are nothing but credit give it back at once.
+// pushLocked queues items. Those that are nothing but credit give it back at once:
+// they are counted as received, and never as waiting.
 func (s *Subscription) pushLocked(items []item) {
 	if s.done {
 		return
 	}
 	for i := range items {
-		it := items[i]
-		if it.message.Gap == nil && it.message.Topic == "" {
-			continue // dropped by the sequencer; it was never counted as queued
+		switch it := &items[i]; {
+		case it.message.Gap != nil:
+			s.inbox.pushGap(*it.message.Gap)
+		case it.message.Topic == "":
+		case it.datagram:
+			s.inbox.pushLoose(it.message)
+		default:
+			s.inbox.pushReliable(it.message, it.credit)
 		}
-		if it.datagram && s.lossy >= manyLossy && s.replaceLocked(it) {
-			continue
-		}
-		if it.datagram {
-			if s.lossy >= maxLossy {
-				s.overflow = true
-				continue
-			}
-			s.lossy++
-		}
-		if s.overflow && s.lossy < maxLossy {
-			s.overflow = false
-			s.queue = append(s.queue, gapItem(Gap{Reason: codec.GapOverflow}))
-		}
-		s.queued += uint64(it.credit)
-		s.queue = append(s.queue, it)
 	}
 	s.signalLocked()
-}
-
-// replaceLocked puts a lossy message in the place of the last one that waits, if
-// that is a lossy one of its topic; a gap before it tells of what is gone.
-func (s *Subscription) replaceLocked(it item) bool {
-	for i := len(s.queue) - 1; i >= 0 && i >= len(s.queue)-manyLossy; i-- {
-		old := &s.queue[i]
-		if old.message.Topic != it.message.Topic {
-			continue
-		}
-		if !old.datagram || old.message.Gap != nil {
-			return false
-		}
-		lead := Gap{
-			Topic:  it.message.Topic,
-			From:   &Position{it.message.Position.Epoch, old.message.Position.Offset - 1},
-			To:     &Position{it.message.Position.Epoch, it.message.Position.Offset - 1},
-			Reason: codec.GapConflated,
-			Count:  1,
-		}
-		if old.lead != nil {
-			lead.From = old.lead.From
-			lead.Count += old.lead.Count
-		}
-		it.lead = &lead
-		*old = it
-		return true
-	}
-	return false
 }
 
 // datagram takes a message that came as a datagram; false if its topic is not of
@@ -319,25 +268,31 @@ func (s *Subscription) datagram(m codec.Message) bool {
 	return true
 }
 
-// Close unsubscribes, and waits until the broker has been told or is gone. What
-// has not been taken is dropped. It is idempotent.
+// Close unsubscribes, and waits until the broker has been told or is gone, for at
+// most 2 s. What has not been taken is dropped. It is idempotent.
 func (s *Subscription) Close() error {
 	s.finish(nil)
 	s.client.mu.Lock()
 	delete(s.client.subs, s)
 	s.client.mu.Unlock()
 	s.mu.Lock()
-	s.queue, s.queued, s.lossy = nil, 0, 0
+	s.inbox.clear()
 	serving, stream := s.serving, s.stream
 	s.mu.Unlock()
 	if serving == nil {
 		return nil
 	}
 	if stream != nil {
-		_ = stream.SetReadDeadline(time.Now().Add(closeTimeout))
+		setDeadline(stream, time.Now().Add(closeTimeout))
 	}
 	<-serving
 	return nil
+}
+
+// setDeadline bounds what is going on with a stream in both directions.
+func setDeadline(stream Stream, t time.Time) {
+	_ = stream.SetReadDeadline(t)
+	_ = stream.SetWriteDeadline(t)
 }
 
 // finish ends the iteration, with err if it is not nil.
@@ -348,7 +303,7 @@ func (s *Subscription) finish(err error) {
 		return
 	}
 	s.done, s.err = true, err
-	close(s.over)
+	s.cancel()
 }
 
 // streamEnded takes STREAM_END: END could not come on the stream itself.
@@ -378,7 +333,10 @@ func (s *Subscription) serve(n *connection) {
 		close(serving)
 	}()
 	for attempt := 0; ; attempt++ {
-		err := s.attempt(n)
+		begun, err := s.attempt(n)
+		if begun {
+			attempt = 0
+		}
 		s.mu.Lock()
 		done, was := s.done, s.was
 		s.mu.Unlock()
@@ -392,7 +350,7 @@ func (s *Subscription) serve(n *connection) {
 			return
 		case coded && e.Code == codec.CodeShuttingDown:
 			return // the session ends next
-		case coded && (!e.Code.Temporary() || !was):
+		case coded && !again(e.Code, was):
 			s.drop(e)
 			return
 		}
@@ -405,10 +363,22 @@ func (s *Subscription) serve(n *connection) {
 		case <-time.After(s.client.config.Backoff.wait(attempt, least)):
 		case <-n.ctx.Done():
 			return
-		case <-s.over:
+		case <-s.ctx.Done():
 			return
 		}
 	}
+}
+
+// again reports whether to subscribe again after a refusal. What only tells that
+// streams came too fast, or were held up, says nothing about the subscription. The
+// other temporary ones are for the caller of Subscribe to know; a subscription
+// that was established survives them.
+func again(code codec.Code, established bool) bool {
+	switch code {
+	case codec.CodeTooManyStreams, codec.CodeStreamTimeout:
+		return true
+	}
+	return established && code.Temporary()
 }
 
 // drop ends a subscription for good.
@@ -419,18 +389,28 @@ func (s *Subscription) drop(err error) {
 	s.client.mu.Unlock()
 }
 
-// attempt subscribes on a stream and reads it to its end. The error is never nil:
-// the broker's END, or what went wrong.
-func (s *Subscription) attempt(n *connection) error {
-	stream, err := n.conn.OpenStream(n.ctx)
+// attempt subscribes on a stream and reads it to its end. begun tells whether the
+// broker took the subscription. The error is never nil: the broker's END, or what
+// went wrong.
+func (s *Subscription) attempt(n *connection) (begun bool, err error) {
+	opening, cancel := context.WithCancel(n.ctx)
+	stop := context.AfterFunc(s.ctx, cancel)
+	stream, err := n.conn.OpenStream(opening)
+	stop()
+	cancel()
 	if err != nil {
-		return err
+		return false, err
 	}
 	number := s.client.numbers.Add(1)
 	s.mu.Lock()
+	if s.done {
+		// Close did not see this stream, so it has no deadline.
+		setDeadline(stream, time.Now().Add(closeTimeout))
+	}
 	s.conn, s.stream, s.number, s.told = n, stream, number, nil
 	s.sequence, s.topic, s.received = nil, 0, 0
-	s.limit = max(1, s.credit-min(s.queued, s.credit)) // what waits still counts
+	s.window = s.credit
+	s.limit = max(1, s.credit-min(s.inbox.credit, s.credit)) // what waits still counts
 	hello := codec.Subscribe{Number: number, Pattern: s.pattern, Class: s.class, Priority: s.priority, Credit: s.limit}
 	s.mu.Unlock()
 	n.mu.Lock()
@@ -444,7 +424,7 @@ func (s *Subscription) attempt(n *connection) error {
 	ended := make(chan struct{})
 	sending.Go(func() {
 		select {
-		case <-s.over:
+		case <-s.ctx.Done():
 		case <-ended:
 		}
 		_ = stream.Close()
@@ -461,18 +441,19 @@ func (s *Subscription) attempt(n *connection) error {
 	n.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sequence != nil {
+	begun = s.sequence != nil
+	if begun {
 		s.last = nil
 		if t := s.sequence.topics[s.topic]; t != nil {
-			s.last, s.lastName = &Position{t.epoch, t.last}, t.name
+			s.last = &Position{t.epoch, t.last}
 		}
 	}
 	s.stream = nil
 	s.sequence = nil
 	if s.told != nil {
-		return s.told
+		err = s.told
 	}
-	return err
+	return begun, err
 }
 
 // read reads the stream to its end.
@@ -481,6 +462,8 @@ func (s *Subscription) read(n *connection, stream Stream) error {
 	case <-n.welcomed: // it tells the limits and the clock
 	case <-n.ctx.Done():
 		return context.Cause(n.ctx)
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx) // FIN tells the broker
 	}
 	r := codec.NewReader(stream, int(n.welcome.Limits.Payload)+codec.FrameOverhead)
 	var items []item
@@ -556,7 +539,11 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 		s.mu.Unlock()
 		return codec.Errorf(codec.CodeUnexpectedFrame, "a second SUBSCRIBED")
 	}
-	s.sequence = newSequencer(s.class, n.base)
+	s.sequence = newSequencer(s.class, n.base, &s.stats)
+	if most := n.welcome.Limits.SubscriptionCredit; most > 0 {
+		// The broker uses the lower value (PROTOCOL §10).
+		s.window, s.limit = min(s.window, most), min(s.limit, most)
+	}
 	s.topic = a.Topic
 	if a.Topic != 0 {
 		s.sequence.announce(a.Topic, s.pattern, a.Epoch, a.Offset)

@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/tidewire/tidewire/codec"
 	"github.com/tidewire/tidewire/wt"
 )
 
@@ -21,7 +23,9 @@ type Conn interface {
 	MaxDatagramSize() int
 	// CloseWithError ends the connection and all its streams.
 	CloseWithError(code uint32, reason string) error
-	// Context ends with the connection; its cause tells why.
+	// Context ends with the connection; its cause tells why. A code of PROTOCOL §11
+	// with which the broker closed the connection is an *Error whose Remote is set,
+	// or a *wt.SessionError.
 	Context() context.Context
 }
 
@@ -73,3 +77,22 @@ func (c wtConn) CloseWithError(code uint32, reason string) error {
 }
 
 func (c wtConn) Context() context.Context { return c.session.Context() }
+
+// told returns what the broker said when it closed the connection, which may come
+// without END: it is all that is left of a refusal that the broker could not wait
+// for the client to read. nil if it gave no code of PROTOCOL §11 that is an error.
+func told(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok && e.Remote {
+		return e
+	}
+	e, ok := errors.AsType[*wt.SessionError](err)
+	if !ok || !e.Remote {
+		return nil
+	}
+	switch code := codec.Code(e.Code); {
+	case code == codec.CodeReplaced:
+	case code.Range() == codec.RangeClean, code.Range() >= codec.RangeClient:
+		return nil
+	}
+	return &Error{Code: codec.Code(e.Code), Reason: e.Reason, Remote: true}
+}
