@@ -1,0 +1,224 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+)
+
+// A client with more topics than publications changes their streams all the time,
+// and each topic stays in order.
+func TestMoreTopicsThanPublications(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		newBroker(t, n, broker.Config{Limits: codec.Limits{Publications: 4}})
+		c, p := dial(t, n), dial(t, n)
+		const topics, each = 6, 40
+		big := strings.Repeat("a", 20_000)
+		subs := make([]*client.Subscription, topics)
+		for i := range subs {
+			subs[i] = subscribe(t, c, fmt.Sprint("t", i), &client.SubscribeOptions{Credit: 1 << 20})
+		}
+		var wg sync.WaitGroup
+		for i := range topics {
+			wg.Go(func() {
+				for k := range each {
+					if _, err := p.Publish(t.Context(), fmt.Sprint("t", i), fmt.Sprint(big, k)); err != nil {
+						t.Errorf("message %d of topic %d: %v", k, i, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if t.Failed() {
+			return
+		}
+		for i, sub := range subs {
+			for k, m := range take(t, sub, each) {
+				if !strings.HasSuffix(text(m), "a"+fmt.Sprint(k)) {
+					t.Fatalf("topic %d, item %d is …%s", i, k, text(m)[max(0, len(text(m))-20):])
+				}
+			}
+		}
+	})
+}
+
+// Messages wait for room on the control stream; however many there are, the
+// connection lives.
+func TestManyMessagesOnTheControlStream(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		newBroker(t, n, broker.Config{})
+		c := dial(t, n, failOnDisconnect(t))
+		body := strings.Repeat("a", 11_000)
+		var wg sync.WaitGroup
+		for i := range 800 { // 8 MiB
+			wg.Go(func() {
+				if _, err := c.Publish(within(t), fmt.Sprint("t", i), body); err != nil {
+					t.Errorf("publish: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestLossyMessagesWaitForRoom(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		newBroker(t, n, broker.Config{})
+		c := dial(t, n, failOnDisconnect(t))
+		big := strings.Repeat("a", 200_000)
+		for range 200 {
+			if err := c.PublishLossy(within(t), "x", big); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish(t, c, "x", "after")
+	})
+}
+
+func failOnDisconnect(t *testing.T) func(*client.Config) {
+	return func(c *client.Config) {
+		c.OnState = func(s client.State, err error) {
+			if s == client.StateDisconnected {
+				t.Errorf("disconnected: %v", err)
+			}
+		}
+	}
+}
+
+// While the broker does not write, answers do not come; a caller that ceases to
+// wait frees neither the stream nor the order of what it has sent.
+func TestPublishOrderAfterCallersHaveGone(t *testing.T) {
+	n := &memNetwork{}
+	newBroker(t, n, broker.Config{})
+	p, c := dial(t, n), dial(t, n)
+	sub := subscribe(t, c, "x", nil)
+	n.Gate = make(chan struct{})
+	n.Shut.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := p.Publish(ctx, "x", "0")
+		first <- err
+	}()
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	second := make(chan error)
+	go func() {
+		_, err := p.Publish(within(t), "x", "1")
+		second <- err
+	}()
+	n.Shut.Store(false)
+	close(n.Gate)
+	if err := <-second; err != nil {
+		t.Fatal(err)
+	}
+	// The first may or may not have been sent; if it was, it came first.
+	items := take(t, sub, 1)
+	if text(items[0]) == "0" {
+		items = take(t, sub, 1)
+	}
+	if text(items[0]) != "1" {
+		t.Errorf("got %q", text(items[0]))
+	}
+}
+
+// What was sent and not answered before a publication or the connection ended has
+// an unknown outcome, whatever the broker's code says of the end.
+func TestUnansweredPublishIsUnknown(t *testing.T) {
+	for _, end := range []codec.Code{codec.CodeShuttingDown, codec.CodeOverloaded} {
+		t.Run(end.String(), func(t *testing.T) {
+			script := newScriptedBroker(t)
+			c := script.dial(codec.Limits{})
+			result := make(chan error)
+			go func() {
+				_, err := c.Publish(within(t), "x", make([]byte, 20_000))
+				result <- err
+			}()
+			l := script.accept()
+			l.want(codec.TypePublication)
+			l.want(codec.TypePublish)
+			if end == codec.CodeShuttingDown {
+				l = script.control
+			}
+			l.send(codec.AppendEnd(nil, codec.End{Code: end, Retry: codec.Some(1)}))
+			l.fin()
+			wantCode(t, <-result, codec.CodeConnectionLost)
+		})
+	}
+}
+
+// The successor of a publication does not reach the broker before END of the one
+// before it was read, and waits for the answers to single messages.
+func TestPublicationWaitsForItsPredecessor(t *testing.T) {
+	script := newScriptedBroker(t)
+	c := script.dial(codec.Limits{Publications: 2})
+	big := make([]byte, 20_000)
+	results := make(chan error)
+	send := func(topic string) {
+		go func() {
+			_, err := c.Publish(within(t), topic, big)
+			results <- err
+		}()
+	}
+	begin := func(topic string) *line {
+		l := script.accept()
+		f, err := codec.ParsePublication(l.want(codec.TypePublication))
+		if err != nil || f.Topic != topic {
+			t.Fatalf("publication of %q, %v; want %q", f.Topic, err, topic)
+		}
+		return l
+	}
+	ack := func(l *line, sequence uint64) {
+		l.want(codec.TypePublish)
+		l.send(codec.AppendAck(nil, codec.Ack{Sequence: sequence, Epoch: 1, Offsets: []uint64{sequence}}))
+		if err := <-results; err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("a")
+	a := begin("a")
+	ack(a, 1)
+	send("b") // takes the place of a, which gets FIN
+	b := begin("b")
+	ack(b, 1)
+	a.wantFIN()
+	send("a")
+	// The broker is slow to end the first one of a; until then nothing more of it
+	// comes, on the old stream or on a new one.
+	script.wantNoStream(func() { send("b"); ack(b, 2) })
+	a.send(codec.AppendEnd(nil, codec.End{Code: codec.CodeOK}))
+	a.fin()
+	ack(begin("a"), 1)
+}
+
+// A stream that the broker stops reading is no connection that was lost.
+func TestPublicationThatCannotBeWritten(t *testing.T) {
+	script := newScriptedBroker(t)
+	c := script.dial(codec.Limits{})
+	result := make(chan error)
+	go func() {
+		_, err := c.Publish(within(t), "x", make([]byte, 200_000))
+		result <- err
+	}()
+	l := script.accept()
+	l.stream.CancelRead(0)
+	l.stream.CancelWrite(0)
+	err := <-result
+	wantCode(t, err, codec.CodeConnectionLost)
+	if strings.Contains(err.Error(), "nil") {
+		t.Errorf("the error tells nothing: %v", err)
+	}
+	if c.State() != client.StateConnected {
+		t.Errorf("the client is %s", c.State())
+	}
+}
