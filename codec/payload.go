@@ -79,10 +79,17 @@ func Encode(v any) (Payload, error) {
 	return Payload{Encoding: EncodingMsgpack, Data: buf.Bytes()}, nil
 }
 
-// Decode decodes the payload into the value that v points to, by its encoding.
-// Bytes and text decode into *[]byte (a copy), *string and *any; MessagePack and
-// JSON also into these as they are, if v is a *Payload. An encoding that is not
-// known decodes as bytes do.
+// Decode decodes the payload into the value that v points to:
+//
+//   - A *Payload takes the payload as it is, whatever its encoding.
+//   - Bytes and text, and every encoding that is not known, go into a *[]byte, a
+//     *string or an *any, which then holds a string for text and else a []byte.
+//     Other types are an error.
+//   - MessagePack and JSON go into whatever their decoders accept; the fields of a
+//     struct are named by their msgpack tag, if the encoding is MessagePack, else
+//     by their json tag.
+//
+// What is decoded does not refer to the payload's bytes.
 func (p Payload) Decode(v any) error {
 	if t, ok := v.(*Payload); ok {
 		*t = Payload{Encoding: p.Encoding, Data: bytes.Clone(p.Data)}
