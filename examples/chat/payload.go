@@ -23,8 +23,8 @@ const (
 // How long an announcement holds. Whoever is there announces it again after
 // hereEvery.
 const (
-	hereEvery = 4 * time.Second
-	hereHolds = 12 * time.Second
+	hereEvery = 3 * time.Second
+	hereHolds = 8 * time.Second
 	awayHolds = 90 * time.Second // timers of a page in the background are slow
 )
 

@@ -79,7 +79,7 @@ func serve(ctx context.Context, addr, httpAddr string, out io.Writer) (err error
 	defer cancel()
 	// The sessions first: each is told that the broker stops, and its messages are
 	// delivered, while the connections still stand.
-	for _, stop := range []func(context.Context) error{b.Shutdown, server.Shutdown, web.Shutdown} {
+	for _, stop := range []func(context.Context) error{b.Shutdown, server.Shutdown} {
 		if stopErr := stop(stopping); !errors.Is(stopErr, context.DeadlineExceeded) {
 			err = errors.Join(err, stopErr)
 		}

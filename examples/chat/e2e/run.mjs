@@ -63,7 +63,7 @@ async function run(name) {
         page.on("pageerror", (error) => note(`${error} ${error.stack}`));
         page.on("console", (m) => /Content.Security.Policy/i.test(m.text()) && note(m.text()));
         await page.goto(`${server.url}#${room}`);
-        await page.locator("#wire-state[data-state=connected]").waitFor();
+        await page.locator(`#stage[data-ready=${room}]`).waitFor();
         return page;
       };
       /** Takes a picture, if pictures are asked for. */
@@ -93,7 +93,8 @@ try {
   const names = options.browser ? [options.browser] : Object.keys(browsers);
   for (const name of names) if (!browsers[name]) throw new Error(`--browser ${name}: one of ${Object.keys(browsers).join(", ")}`);
   build();
-  for (const name of names) await run(name);
+  const ends = await Promise.allSettled(names.map(run));
+  for (const { reason } of ends) if (reason) throw reason;
 } catch (error) {
   console.error("FAIL", error);
   process.exitCode = 1;

@@ -138,7 +138,8 @@ export const scenes = {
     stopLater(await serve(first));
     await Promise.all([sees(ada, "written meanwhile"), reads(ada, ".line.gap", "could not be kept"), reads(ben, ".line.gap", "could not be kept"), clara.sees(/could not be kept/)]);
     assert.equal(await ada.locator("#pending .message").count(), 0);
-    await ben.locator("#wire-state[data-state=connected]").waitFor();
+    // What is said before Ada is back is what the gap stands for.
+    await ada.locator("#wire-state[data-state=connected]").waitFor();
     await says(ben, "after");
     await sees(ada, "after");
     await clara.sees(/Ben: after/);
@@ -148,8 +149,84 @@ export const scenes = {
     await picture(ada, "gap");
   },
 
+  async "several people, in several rooms"({ visit, picture, stopLater, isChromium }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada Lund");
+    const ben = await visit(server, "Ben Okafor");
+    const noor = await visit(server, "Noor Haddad");
+    const tom = await visit(server, "Tomasz", { room: "ideas" });
+    const phone = { viewport: { width: 390, height: 700 }, deviceScaleFactor: 2, hasTouch: true, ...(isChromium ? { isMobile: true } : {}) };
+    const ines = await visit(server, "Ines", phone);
+    const clara = stopLater(await joinFromTerminal(server, "clara", "lobby"));
+    await reads(ada, "#room-people", "5 here");
+    await reads(ada, '#rooms a[href="#ideas"] .count', "1");
+    // Ada has been in the other room, so she is told of what is said there.
+    await ada.locator('#rooms a[href="#ideas"]').click();
+    await ada.locator("#stage[data-ready=ideas]").waitFor();
+    await reads(ada, "#people", "Tomasz");
+    await ada.locator('#rooms a[href="#lobby"]').click();
+    await says(tom, "What about a map of the mooring places?");
+    await says(tom, "With depths.");
+    const lines = [
+      [ada, "Good morning. The tide tables for next week are in."],
+      [ben, "Nice. Spring tide on Thursday, so we go out at six?"],
+      [ada, "Six is good."],
+      [ada, "I would take the small boat: two of us, the tent, and the new sounding line."],
+      [ines, "I can lend you a dry bag."],
+      [noor, "Perfect. And bring two thermoses, please."],
+    ];
+    for (const [page, text] of lines) {
+      await says(page, text);
+      await sees(ada, text);
+    }
+    clara.writes("The forecast says 12 knots from the south-west, dry until noon.");
+    for (const page of [ada, ben, noor, ines]) await sees(page, "The forecast says 12 knots from the south-west, dry until noon.");
+    await says(ben, "Then I bring coffee and the charts.");
+    await sees(noor, "Then I bring coffee and the charts.");
+    await reads(ada, '#rooms a[href="#ideas"] .unread', "2");
+    const at = async (page, text, x, y) => {
+      const box = await message(page, text).locator(".text").boundingBox();
+      await wander(page, [[box.x + x - 40, box.y + y - 20], [box.x + x, box.y + y]]);
+    };
+    await at(ben, "I can lend you a dry bag.", 290, 12);
+    await at(noor, "Nice. Spring tide on Thursday, so we go out at six?", 480, 14);
+    await noor.locator("#text").pressSequentially("See you at", { delay: 15 });
+    for (const page of [ada, ines]) {
+      await reads(page, "#typing.on", "Noor Haddad is writing");
+      await reads(page, ".cursor.on", "Ben Okafor");
+    }
+    await picture(ada, "people-wide");
+    await picture(ines, "people-narrow");
+  },
+
+  async "what the broker refuses is shown with its code, and can be sent again"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada");
+    const flood = 160; // above the messages a second that the broker takes
+    await ada.evaluate((n) => {
+      const text = document.querySelector("#text");
+      for (let i = 1; i <= n; i++) {
+        text.value = `wave ${i}`;
+        document.querySelector("#composer").requestSubmit();
+      }
+    }, flood);
+    const failed = ada.locator("#pending .message[data-state=failed]");
+    await reads(ada, "#pending .message[data-state=failed] code", "rate_limited 304");
+    await picture(ada, "refused");
+    await ada.locator("#pending .message[data-state=sending]").first().waitFor({ state: "detached" });
+    const before = await failed.count();
+    assert.ok(before > 0 && before < flood, `${before} of ${flood} were refused`);
+    const text = await failed.first().locator(".text").textContent();
+    await failed.first().getByText("Send again").click();
+    await sees(ada, text);
+    await failed.first().getByText("Discard").click();
+    await failed.nth(before - 2).waitFor({ state: "detached" });
+  },
+
   async "on a phone"({ visit, picture, stopLater, isChromium }) {
     const server = stopLater(await serve());
+    // The driver of Firefox has no fingers.
+    const touch = (locator) => (isChromium ? locator.tap() : locator.click());
     const phone = { viewport: { width: 390, height: 780 }, deviceScaleFactor: 2, hasTouch: true, ...(isChromium ? { isMobile: true } : {}) };
     const ada = await visit(server, "Ada Lund", phone);
     const ben = await visit(server, "Ben Okafor");
@@ -169,16 +246,17 @@ export const scenes = {
     await ada.emulateMedia({ colorScheme: "dark" });
     await wander(ben, [[area.x + 290, area.y + 110]]);
     await picture(ada, "narrow-dark");
-    await ada.locator("#open-drawer").tap();
+    await touch(ada.locator("#open-drawer"));
     await ada.locator("#people", { hasText: "Ben Okafor" }).waitFor({ state: "visible" });
     await picture(ada, "narrow-drawer");
-    await ada.locator('#rooms a[href="#ideas"]').tap();
+    await touch(ada.locator('#rooms a[href="#ideas"]'));
     await reads(ada, "#room-name", "#ideas");
     await ada.locator("#drawer").waitFor({ state: "hidden" });
     // A finger shows where it taps.
-    await ada.locator("#open-drawer").tap();
-    await ada.locator('#rooms a[href="#lobby"]').tap();
-    await ada.locator("#log .text").first().tap();
+    await touch(ada.locator("#open-drawer"));
+    await touch(ada.locator('#rooms a[href="#lobby"]'));
+    await ada.locator("#stage[data-ready=lobby]").waitFor();
+    await touch(ada.locator("#log .text").first());
     await reads(ben, ".cursor.on", "Ada Lund");
   },
 };

@@ -86,8 +86,12 @@ function start(link) {
     room.unread = 0;
     const optional = (what) => (error) => status.failed(`${what} cannot be shown.`, error);
     timeline.show(room);
-    typing.enter(token, optional("Who is writing"));
-    cursors.enter(token, optional("Pointers"));
+    const stage = byId("stage");
+    delete stage.dataset.ready;
+    const ready = [room.ready, typing.enter(token, optional("Who is writing")), cursors.enter(token, optional("Pointers"))];
+    void Promise.all(ready).then(() => {
+      if (room === current) stage.dataset.ready = token; // from now on nothing is missed; the tests wait for it
+    });
     presence.enter(token);
     composer.enter(token);
     sidebar.entered();

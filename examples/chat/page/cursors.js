@@ -28,7 +28,7 @@ export class Cursors {
   #layer;
   #column;
   #room;
-  #close;
+  #subscription;
   #people = new Map(); // by publisher
   #sent = 0;
   #timer;
@@ -50,17 +50,19 @@ export class Cursors {
     document.addEventListener("visibilitychange", () => document.hidden && this.#left());
   }
 
+  /** Shows the pointers of another room; resolves when they come. */
   enter(room, failed) {
     this.#left();
-    this.#close?.();
+    this.#subscription?.close();
     for (const id of [...this.#people.keys()]) this.forget(id);
     this.#room = room;
-    this.#close = this.#link.subscribe(
+    this.#subscription = this.#link.subscribe(
       topics.cursor(room, "*"),
       { class: "sequenced", priority: PRIORITY },
       (item) => item.kind === "message" && this.#take(item), // the newest place counts: gaps do not matter
       failed,
     );
+    return this.#subscription.ready;
   }
 
   forget(publisher) {

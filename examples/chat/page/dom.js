@@ -14,8 +14,7 @@ export function el(tag, { data = {}, ...properties } = {}, ...children) {
 export function hueOf(name) {
   let h = 2166136261;
   for (const c of name) h = Math.imul(h ^ c.codePointAt(0), 16777619);
-  // Twelve hues that stay apart from each other to the eye.
-  return ((h >>> 0) % 12) * 30 + 12;
+  return ((h >>> 0) % 24) * 15;
 }
 
 /** The first letters of a name: one, or two of two words. */

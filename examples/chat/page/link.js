@@ -106,8 +106,9 @@ export class Link {
   }
 
   /**
-   * Hands each item of a subscription to `take` until the function that it returns
-   * is called. `failed` is told if the broker ends it.
+   * Hands each item of a subscription to `take`, until `close` of what it returns
+   * is called. `ready` resolves when the broker has confirmed the subscription, or
+   * when there is none any more. `failed` is told if the broker ends it.
    */
   subscribe(pattern, options, take, failed) {
     const subscription = this.#client.subscribe(pattern, options);
@@ -125,6 +126,6 @@ export class Link {
       }
     };
     void run();
-    return () => subscription.close();
+    return { ready: subscription.ready.catch(() => {}), close: () => subscription.close() };
   }
 }

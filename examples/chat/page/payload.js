@@ -6,9 +6,9 @@ export const MAX_NAME = 32;
 const MAX_ROOM = 32;
 
 /** How long an announcement holds, in milliseconds, by its status. */
-export const HOLDS = { here: 12_000, away: 90_000, left: 0 };
+export const HOLDS = { here: 8000, away: 90_000, left: 0 };
 /** After which time one announces oneself again. */
-export const HERE_EVERY = 4000;
+export const HERE_EVERY = 3000;
 
 export const topics = {
   messages: (room) => `chat.${room}.messages`,

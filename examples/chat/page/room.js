@@ -23,7 +23,7 @@ export class Room {
   unread = 0;
   #link;
   #changed;
-  #close;
+  #subscription;
 
   /**
    * Subscribes. `changed(room, change, entry)` is called with the changes "add",
@@ -34,7 +34,7 @@ export class Room {
     this.name = name;
     this.#link = link;
     this.#changed = (change, entry) => changed(this, change, entry);
-    this.#close = link.subscribe(
+    this.#subscription = link.subscribe(
       topics.messages(name),
       { priority: PRIORITY },
       (item) => (item.kind === "gap" ? this.#gap(item) : this.#message(item)),
@@ -42,8 +42,13 @@ export class Room {
     );
   }
 
+  /** Resolves when what is said comes. */
+  get ready() {
+    return this.#subscription.ready;
+  }
+
   close() {
-    this.#close();
+    this.#subscription.close();
   }
 
   #add(entry) {

@@ -14,7 +14,7 @@ export class Typing {
   #name;
   #element;
   #room;
-  #close;
+  #subscription;
   #people = new Map(); // by publisher
   #told = 0; // when one told that one writes; 0: one does not
 
@@ -25,18 +25,20 @@ export class Typing {
     setInterval(() => this.#show(), 500);
   }
 
+  /** Shows who writes in another room; resolves when that is told. */
   enter(room, failed) {
-    this.#close?.();
+    this.#subscription?.close();
     this.#room = room;
     this.#people.clear();
     this.#told = 0;
-    this.#close = this.#link.subscribe(
+    this.#subscription = this.#link.subscribe(
       topics.typing(room, "*"),
       { class: "sequenced", priority: PRIORITY },
       (item) => item.kind === "message" && this.#take(item), // the newest tells all: gaps do not matter
       failed,
     );
     this.#show();
+    return this.#subscription.ready;
   }
 
   /** One has changed what one writes. */
