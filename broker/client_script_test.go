@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 type scriptedBroker struct {
 	t       *testing.T
 	conns   chan *memconn.Conn // the broker's ends
+	held    atomic.Bool        // streams that the client opens wait
 	conn    *memconn.Conn
 	control *line
 }
@@ -56,7 +58,7 @@ func (s *scriptedBroker) connect(context.Context, string) (client.Conn, error) {
 	local, remote := memconn.Pair()
 	select {
 	case s.conns <- remote:
-		return scriptEnd{local}, nil
+		return scriptEnd{local, &s.held}, nil
 	default:
 		return nil, errors.New("the script takes no more connections")
 	}
@@ -112,9 +114,16 @@ func (l *line) wantFIN() {
 	}
 }
 
-type scriptEnd struct{ *memconn.Conn }
+type scriptEnd struct {
+	*memconn.Conn
+	held *atomic.Bool
+}
 
 func (c scriptEnd) OpenStream(ctx context.Context) (client.Stream, error) {
+	if c.held.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return c.Conn.OpenStream(ctx)
 }
 func (scriptEnd) SendDatagram(context.Context, []byte) error      { return broker.ErrNoDatagrams }

@@ -31,9 +31,13 @@
 // # Memory
 //
 // A subscription holds at most its credit in bytes of reliable messages that the
-// application has not taken yet, and a bounded number of lossy ones. The client
-// reads everything at once, so a loop that is slow, or not there, delays no other
-// subscription.
+// application has not taken yet, and at most 1,024 lossy ones and gaps. While many
+// wait, a newer lossy message takes the place of an older one of its topic; beyond
+// the bound the oldest go. The newest values stay, and a gap tells of the others;
+// Subscription.Stats counts them. The client reads everything at once, so a loop
+// that is slow, or not there, delays no other subscription.
+//
+// Messages on their way up wait for room, at most as long as the call's context.
 //
 // # Concurrency and cancellation
 //
