@@ -97,7 +97,7 @@ func (c chat) dial(t *testing.T) *client.Client {
 type guest struct {
 	t     *testing.T
 	keys  *io.PipeWriter
-	lines *bufio.Scanner
+	paper *paper
 	ended chan error
 	stop  context.CancelFunc
 }
@@ -107,18 +107,16 @@ func (c chat) join(t *testing.T, name, room string) *guest {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	in, keys := io.Pipe()
-	out, printed := io.Pipe()
-	g := &guest{t: t, keys: keys, lines: bufio.NewScanner(out), ended: make(chan error, 1), stop: stop}
+	g := &guest{t: t, keys: keys, paper: newPaper(), ended: make(chan error, 1), stop: stop}
 	var running sync.WaitGroup
 	running.Go(func() {
-		err := command(ctx, []string{"join", "--name", name, "--server", c.page, room}, in, printed, io.Discard)
-		_ = printed.Close()
+		err := command(ctx, []string{"join", "--name", name, "--server", c.page, room}, in, g.paper, io.Discard)
+		g.paper.end()
 		g.ended <- err
 	})
 	t.Cleanup(func() {
 		stop()
 		_ = keys.Close()
-		_ = out.Close()
 		running.Wait()
 	})
 	g.sees("you are in #")
@@ -133,15 +131,67 @@ func (g *guest) writes(line string) {
 	}
 }
 
-// sees waits for a line that contains text.
+// sees waits for a line that contains text, after the one that was seen last.
 func (g *guest) sees(text string) {
 	g.t.Helper()
-	for g.lines.Scan() {
-		if strings.Contains(g.lines.Text(), text) {
+	for {
+		line, ok := g.paper.line()
+		if !ok {
+			g.t.Fatalf("the terminal ended without %q", text)
+		}
+		if strings.Contains(line, text) {
 			return
 		}
 	}
-	g.t.Fatalf("the terminal ended without %q", text)
+}
+
+// paper keeps what a terminal prints, so that the program never waits for who
+// reads it.
+type paper struct {
+	mu      sync.Mutex
+	printed sync.Cond
+	text    strings.Builder // guarded by mu
+	read    int             // of text; guarded by mu
+	ended   bool            // guarded by mu
+}
+
+func newPaper() *paper {
+	p := new(paper)
+	p.printed.L = &p.mu
+	return p
+}
+
+// Write implements io.Writer.
+func (p *paper) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.printed.Broadcast()
+	return p.text.Write(b)
+}
+
+// end tells that nothing more is printed.
+func (p *paper) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	p.printed.Broadcast()
+}
+
+// line waits for the next line; false at the end.
+func (p *paper) line() (string, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		line, _, ok := strings.Cut(p.text.String()[p.read:], "\n")
+		if ok {
+			p.read += len(line) + 1
+			return line, true
+		}
+		if p.ended {
+			return "", false
+		}
+		p.printed.Wait()
+	}
 }
 
 func TestPage(t *testing.T) {

@@ -12,8 +12,10 @@ export function el(tag, { data = {}, ...properties } = {}, ...children) {
 
 /** A colour that is always the same for a name, as the hue of a colour wheel. */
 export function hueOf(name) {
-  let h = 2166136261;
+  let h = 183;
   for (const c of name) h = Math.imul(h ^ c.codePointAt(0), 16777619);
+  h = Math.imul(h ^ (h >>> 15), 2246822519);
+  h ^= h >>> 13;
   return ((h >>> 0) % 24) * 15;
 }
 
