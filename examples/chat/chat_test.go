@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -131,17 +132,16 @@ func (g *guest) writes(line string) {
 	}
 }
 
-// sees waits for a line that contains text, after the one that was seen last.
-func (g *guest) sees(text string) {
+// sees waits for a line that contains each text, in whatever order, after what
+// was seen before.
+func (g *guest) sees(texts ...string) {
 	g.t.Helper()
-	for {
+	for len(texts) > 0 {
 		line, ok := g.paper.line()
 		if !ok {
-			g.t.Fatalf("the terminal ended without %q", text)
+			g.t.Fatalf("the terminal ended without %q", texts)
 		}
-		if strings.Contains(line, text) {
-			return
-		}
+		texts = slices.DeleteFunc(texts, func(text string) bool { return strings.Contains(line, text) })
 	}
 }
 
@@ -340,8 +340,7 @@ func TestRestart(t *testing.T) {
 	if err != nil || after.URL != before.URL || after.Hash == before.Hash {
 		t.Errorf("the server at %s is now at %s, %v", before.URL, after.URL, err)
 	}
-	ada.sees("connected again")
-	ada.sees("some messages could not be kept")
+	ada.sees("connected again", "some messages could not be kept")
 	bob := c.join(t, "Bob", "lobby")
 	bob.writes("welcome back")
 	ada.sees("Bob: welcome back")
