@@ -184,6 +184,9 @@ func (p *publication) finish(e codec.End) {
 	p.out.end = true
 	s.broker.counters.streamEnd(e.Code)
 	p.out.queue.push(entry{frame: codec.AppendEnd(p.acks.appendLocked(nil), e)})
+	// The client may open the next one of this topic as soon as it has read END.
+	delete(s.pubs, p.topic.name)
+	s.ending[p] = struct{}{}
 	s.scheduleLocked(p.out)
 }
 
@@ -197,7 +200,10 @@ func (p *publication) finished(err error) {
 	}
 	s.letGo(p.stream, err) // END is the reader's last act; a failure ends it
 	s.mu.Lock()
-	delete(s.pubs, p.topic.name)
+	if s.pubs[p.topic.name] == p { // its stream has failed before its end
+		delete(s.pubs, p.topic.name)
+	}
+	delete(s.ending, p)
 	s.mu.Unlock()
 	p.close()
 	s.checkDrained()

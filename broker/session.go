@@ -38,22 +38,23 @@ type session struct {
 	slot datagramSlot // has its own owner: see datagram.go
 
 	mu        sync.Mutex
-	changed   sync.Cond                // signalled when the writer ends, a stream was served, or the session ends
-	hello     bool                     // HELLO has come; guarded by mu
-	streams   int                      // streams whose first frame has not been served; guarded by mu
-	principal Principal                // nil before HELLO was accepted; guarded by mu
-	tenure    uint64                   // grows with each principal; guarded by mu
-	expiry    *time.Timer              // of the token; guarded by mu
-	graceEnd  *time.Timer              // of drain; guarded by mu
-	control   *outlet                  // nil before HELLO; guarded by mu
-	subs      map[uint64]*subscription // by the client's number; guarded by mu
-	pubs      map[string]*publication  // by topic; guarded by mu
-	draining  bool                     // nothing new begins; guarded by mu
-	stopped   bool                     // the writer and the datagram sender end; guarded by mu
-	ready     [ranks][]*outlet         // what the writer takes next; guarded by mu
-	queued    int                      // bytes that wait for the subscriptions; guarded by mu
-	writing   bool                     // the writer lives; guarded by mu
-	current   Stream                   // the stream that the writer is writing to; guarded by mu
+	changed   sync.Cond                 // signalled when the writer ends, a stream was served, or the session ends
+	hello     bool                      // HELLO has come; guarded by mu
+	streams   int                       // streams whose first frame has not been served; guarded by mu
+	principal Principal                 // nil before HELLO was accepted; guarded by mu
+	tenure    uint64                    // grows with each principal; guarded by mu
+	expiry    *time.Timer               // of the token; guarded by mu
+	graceEnd  *time.Timer               // of drain; guarded by mu
+	control   *outlet                   // nil before HELLO; guarded by mu
+	subs      map[uint64]*subscription  // by the client's number; guarded by mu
+	pubs      map[string]*publication   // by topic; guarded by mu
+	ending    map[*publication]struct{} // those whose END waits to be written; guarded by mu
+	draining  bool                      // nothing new begins; guarded by mu
+	stopped   bool                      // the writer and the datagram sender end; guarded by mu
+	ready     [ranks][]*outlet          // what the writer takes next; guarded by mu
+	queued    int                       // bytes that wait for the subscriptions; guarded by mu
+	writing   bool                      // the writer lives; guarded by mu
+	current   Stream                    // the stream that the writer is writing to; guarded by mu
 	// Bytes given to streams and to datagrams since both were busy; guarded by mu.
 	streamed, datagrammed int
 }
@@ -80,6 +81,7 @@ func (b *Broker) ServeConn(ctx context.Context, conn Conn) error {
 		finished: make(chan struct{}),
 		subs:     make(map[uint64]*subscription),
 		pubs:     make(map[string]*publication),
+		ending:   make(map[*publication]struct{}),
 	}
 	s.changed.L = &s.mu
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
@@ -505,7 +507,7 @@ func (s *session) drain(deadline time.Time) {
 // checkDrained ends a session that drains and has nothing left.
 func (s *session) checkDrained() {
 	s.mu.Lock()
-	drained := s.draining && len(s.subs) == 0 && len(s.pubs) == 0
+	drained := s.draining && len(s.subs) == 0 && len(s.pubs) == 0 && len(s.ending) == 0
 	s.mu.Unlock()
 	if drained {
 		s.fail(&codec.Error{Code: codec.CodeShuttingDown, Reason: "the broker is shutting down"})
@@ -560,8 +562,8 @@ func (s *session) tearDown() error {
 	_ = s.conn.CloseWithError(uint32(e.Code), e.Reason)
 	s.wg.Wait()
 	s.mu.Lock()
-	subs, pubs := s.subs, s.pubs
-	s.subs, s.pubs = nil, nil
+	subs, pubs, ending := s.subs, s.pubs, s.ending
+	s.subs, s.pubs, s.ending = nil, nil, nil
 	for _, sub := range subs {
 		s.discardLocked(sub.out)
 		sub.out.gone = true
@@ -572,6 +574,9 @@ func (s *session) tearDown() error {
 		sub.close()
 	}
 	for _, p := range pubs {
+		p.close()
+	}
+	for p := range ending {
 		p.close()
 	}
 	select {

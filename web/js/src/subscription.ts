@@ -45,7 +45,7 @@ export interface SubscriptionHost {
 /**
  * A subscription: an async iterable of messages and gaps. It outlives the
  * connection: after each reconnect it subscribes again and yields a gap with the
- * reason `reconnect`, since messages may have been missed.
+ * reason `reconnect`, unless its position shows that nothing was missed.
  *
  * The iteration ends when the subscription does: after {@link close} or a clean
  * end it is done, else it throws a TidewireError. Leaving a `for await`
@@ -151,12 +151,11 @@ export class Subscription<T = unknown> {
 
   /** @internal */
   subscribed(to: Position | undefined): void {
-    if (this.#subscribedBefore) {
-      const from = this.#position;
-      const none = to && from?.epoch === to.epoch && from.offset === to.offset;
+    const from = this.#position;
+    // Only an unchanged position proves that nothing was missed.
+    if (this.#subscribedBefore && !(to && from?.epoch === to.epoch && from.offset === to.offset)) {
       const topic = isExact(this.pattern) ? this.pattern : undefined;
-      const count = none ? 0 : undefined;
-      this.queue.gap({ kind: "gap", topic, from, to, reason: "reconnect", count });
+      this.queue.gap({ kind: "gap", topic, from, to, reason: "reconnect", count: undefined });
     }
     this.#subscribedBefore = true;
     this.#ready.resolve();
