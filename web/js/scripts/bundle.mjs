@@ -2,6 +2,8 @@
 // builds of the same source differ (paths, banners, source maps) is left out, so
 // that the committed file can be compared with a fresh build byte for byte.
 import { build } from "esbuild";
+import { writeFile } from "node:fs/promises";
+import { minify } from "terser";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
@@ -11,24 +13,32 @@ export const committed = `${root}dist/tidewire.js`;
 // are shortened; test/bundle.test.ts holds that none is public, and that the bundle
 // works. A name that is forgotten here only costs bytes.
 export const internal = [
+  "absent",
   "announce",
   "attach",
   "backlog",
   "base",
   "capabilities",
   "classNumber",
+  "control",
+  "cost",
   "datagram",
   "detached",
   "disconnected",
   "dispatch",
+  "enter",
   "expires",
+  "flow",
   "forget",
   "forgetAll",
   "frame",
+  "freed",
   "frequent",
   "held",
   "isIdle",
   "isSendable",
+  "leave",
+  "limit",
   "limits",
   "lostFrom",
   "maxFrame",
@@ -37,32 +47,43 @@ export const internal = [
   "optional",
   "optionalId",
   "optionalText",
+  "payload",
+  "pending",
   "previous",
   "prior",
+  "publication",
   "publicationCredit",
   "publications",
   "queued",
   "replaceable",
   "resume",
+  "router",
   "runStream",
   "secret",
   "sendable",
   "sequence",
+  "single",
+  "skip",
   "streamEnded",
   "subscribed",
   "subscription",
   "subscriptionCredit",
   "taken",
   "told",
+  "uint",
+  "until",
+  "usedAt",
   "waiting",
+  "welcome",
+  "window",
 ];
 
 /** @param {string} outfile */
 export async function bundle(outfile) {
-  await build({
+  const { outputFiles } = await build({
     absWorkingDir: root,
     entryPoints: ["src/index.ts"],
-    outfile,
+    write: false,
     bundle: true,
     format: "esm",
     platform: "browser",
@@ -70,7 +91,14 @@ export async function bundle(outfile) {
     minify: true,
     mangleProps: new RegExp(`^(${internal.join("|")})$`),
     legalComments: "none",
-    banner: { js: "/* tidewire 0.1.0 | Apache-2.0 */" },
     logLevel: "warning",
   });
+  // What esbuild leaves, terser finds: some 2 % less.
+  const { code } = await minify(outputFiles[0].text, {
+    module: true,
+    ecma: 2020,
+    compress: { passes: 3, unsafe_arrows: true },
+    format: { preamble: "/* tidewire 0.1.0 | Apache-2.0 */" },
+  });
+  await writeFile(outfile, `${code}\n`);
 }
