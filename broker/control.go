@@ -83,39 +83,3 @@ func appendNack(b []byte, sequence uint64, err error, limit codec.Optional) []by
 	e := endOf(err)
 	return codec.AppendNack(b, codec.Nack{Sequence: sequence, Code: e.Code, Reason: e.Reason, Retry: e.Retry, Limit: limit})
 }
-
-// reauthenticate replaces the token in place (PROTOCOL §5.3).
-func (s *session) reauthenticate(a codec.Auth) {
-	p, err := s.authenticate(a.Token)
-	if err == nil && p.ID() != s.who().ID() {
-		err = codec.Errorf(codec.CodeUnauthorized, "the token is of another principal")
-	}
-	if err != nil {
-		s.sendControl(appendNack(nil, a.Number, err, codec.Optional{}))
-		return
-	}
-	s.setPrincipal(p)
-	s.sendControl(codec.AppendAuthenticated(nil, codec.Authenticated{Number: a.Number, Expires: s.expires(p)}))
-
-	s.mu.Lock()
-	subs := make([]*subscription, 0, len(s.subs))
-	for _, sub := range s.subs {
-		subs = append(subs, sub)
-	}
-	pubs := make([]*publication, 0, len(s.pubs))
-	for _, pub := range s.pubs {
-		pubs = append(pubs, pub)
-	}
-	s.mu.Unlock()
-	end := codec.End{Code: codec.CodePermissionRevoked, Reason: "the new token does not permit it"}
-	for _, sub := range subs {
-		if !p.CanSubscribe(sub.pattern) {
-			s.revoke(sub, end)
-		}
-	}
-	for _, pub := range pubs {
-		if !p.CanPublish(pub.topic.name) {
-			pub.end(end)
-		}
-	}
-}
