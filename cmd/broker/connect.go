@@ -164,7 +164,7 @@ func (f connectFlags) explain(err error, target *url.URL) error {
 		case isLoopbackHost(target.Hostname()):
 			return nobodyAnswers(target)
 		}
-		return fmt.Errorf("no broker answers at %s: is it running, and does UDP get through to it? (%s)", target, e.Reason)
+		return fmt.Errorf("no broker answers at %s: is it running, and does UDP get through to it?", target)
 	case codec.CodeUnauthorized:
 		if f.Token == "" {
 			return fmt.Errorf("%s: give one with --token or TIDEWIRE_TOKEN; `%s token` makes them", e.Reason, programName())

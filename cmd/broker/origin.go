@@ -1,10 +1,12 @@
 package main
 
 import (
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/tidewire/tidewire/wt"
 )
@@ -50,7 +52,32 @@ func (s *setup) originPolicy() originPolicy {
 	return p
 }
 
-// welcomes is a wt.ServerConfig.CheckOrigin.
+// maxToldOrigins bounds the refused origins that are told in the log.
+const maxToldOrigins = 64
+
+// check returns a wt.ServerConfig.CheckOrigin. A browser does not say why its page was
+// refused, so the log does, once for each origin.
+func (p originPolicy) check(log *slog.Logger) func(*wt.Request) bool {
+	var mu sync.Mutex
+	told := make(map[string]bool) // guarded by mu
+	return func(r *wt.Request) bool {
+		if p.welcomes(r) {
+			return true
+		}
+		mu.Lock()
+		fresh := !told[r.Origin] && len(told) < maxToldOrigins
+		if fresh {
+			told[r.Origin] = true
+		}
+		mu.Unlock()
+		if fresh {
+			log.Warn("pages of this origin are refused; --allow-origin ORIGIN admits them", slog.String("origin", r.Origin))
+		}
+		return false
+	}
+}
+
+// welcomes reports whether a request may open a session.
 func (p originPolicy) welcomes(r *wt.Request) bool {
 	if r.Origin == "" || p.any || p.allowed[r.Origin] {
 		return true

@@ -49,7 +49,7 @@ func (s *setup) open() (*server, error) {
 		TLSConfig:          s.tls,
 		QUICConfig:         &quic.Config{KeepAlivePeriod: keepAlive},
 		Handler:            wt.HandlerFunc(v.serveSession),
-		CheckOrigin:        s.originPolicy().welcomes,
+		CheckOrigin:        s.originPolicy().check(s.log),
 		MaxIncomingStreams: int64(s.command.MaxSubscriptions) + int64(s.command.MaxPublications) + spareStreams,
 		Logger:             s.log,
 	})

@@ -20,7 +20,7 @@ type tokenCommand struct {
 	Subject     string        `name:"sub" help:"Whom the token names." default:"someone" placeholder:"NAME"`
 	Publish     []string      `help:"Pattern that may be published to; repeatable. The default is > : everything." default:">" sep:"none" placeholder:"PATTERN"`
 	Subscribe   []string      `help:"Pattern that may be subscribed to; repeatable. The default is > : everything." default:">" sep:"none" placeholder:"PATTERN"`
-	TTL         time.Duration `name:"ttl" help:"How long the token is good." default:"1h"`
+	TTL         time.Duration `name:"ttl" help:"How long the token is good. Clocks may differ by 5 s, and a session lasts 25 s longer, to show a new token." default:"1h"`
 	Issuer      string        `help:"Claim iss." placeholder:"NAME" env:"TIDEWIRE_JWT_ISSUER"`
 	Audience    string        `help:"Claim aud." placeholder:"NAME" env:"TIDEWIRE_JWT_AUDIENCE"`
 	KeyID       string        `name:"kid" help:"Header kid." placeholder:"ID"`

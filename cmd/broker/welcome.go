@@ -51,6 +51,9 @@ func (s *setup) welcome(w io.Writer) {
 	if s.identity != nil && (!s.local || s.unsaved != nil) {
 		flags += " --cert-hash " + s.identity.HashBase64()
 	}
+	if dir := s.command.StateDir; dir != "" && s.identity != nil && s.local && s.unsaved == nil && os.Getenv("TIDEWIRE_STATE_DIR") != dir {
+		flags += " --state-dir " + dir
+	}
 	if s.tokens {
 		flags += " --token TOKEN"
 		fmt.Fprintf(w, "\nMake a token with the key that the broker checks: %s token --help\n", name)

@@ -108,7 +108,7 @@ func listen(addr, httpAddr string) (net.PacketConn, net.Listener, error) {
 	}
 	packets, err := net.ListenUDP("udp", udp)
 	if err != nil {
-		return nil, nil, fmt.Errorf("--addr: %w", err)
+		return nil, nil, fmt.Errorf("--addr: %w; does a broker run there already? --addr takes another address", err)
 	}
 	pages, err := net.ListenTCP("tcp", tcp)
 	if err != nil {

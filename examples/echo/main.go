@@ -52,11 +52,11 @@ func main() {
 func run(ctx context.Context, addr, httpAddr string, out io.Writer) error {
 	packets, err := net.ListenPacket("udp", addr)
 	if err != nil {
-		return err
+		return fmt.Errorf("--addr: %w; does a broker run there already? --addr takes another address", err)
 	}
 	pages, err := net.Listen("tcp", httpAddr)
 	if err != nil {
-		return errors.Join(err, packets.Close())
+		return errors.Join(fmt.Errorf("--http: %w", err), packets.Close())
 	}
 	host, _, err := net.SplitHostPort(packets.LocalAddr().String())
 	if err != nil {
