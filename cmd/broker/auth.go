@@ -24,17 +24,26 @@ type authFlags struct {
 	NoCertificate bool     `name:"allow-development-certificate" help:"Serve other machines with the development identity: clients must be told its hash." env:"TIDEWIRE_ALLOW_DEVELOPMENT_CERTIFICATE"`
 }
 
+// minSecret is the least bytes of a secret, as jwtauth wants them.
+const minSecret = 32
+
 // authenticator returns the one that the flags ask for, and whether it asks
 // clients for a token.
 func (f authFlags) authenticator() (auth broker.Authenticator, tokens bool, err error) {
 	config := jwtauth.Config{Issuer: f.Issuer, Audience: f.Audience}
 	if f.HMACKey != "" {
+		if len(f.HMACKey) < minSecret {
+			return nil, false, usagef("--jwt-hmac-key has %d bytes; a secret has at least %d", len(f.HMACKey), minSecret)
+		}
 		config.Keys = append(config.Keys, jwtauth.Key{HMAC: []byte(f.HMACKey)})
 	}
 	if f.HMACKeyFile != "" {
 		secret, err := readSecret(f.HMACKeyFile)
 		if err != nil {
 			return nil, false, usagef("--jwt-hmac-key-file: %v", err)
+		}
+		if len(secret) < minSecret {
+			return nil, false, usagef("--jwt-hmac-key-file: the secret in %s has %d bytes; it needs at least %d", f.HMACKeyFile, len(secret), minSecret)
 		}
 		config.Keys = append(config.Keys, jwtauth.Key{HMAC: secret})
 	}

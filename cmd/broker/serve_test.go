@@ -56,7 +56,7 @@ func TestBadSettings(t *testing.T) {
 		"--cert and --key belong":             {"--cert", certificate},
 		"no such file":                        {"--cert", "/does/not/exist", "--key", certificate},
 		"at least 32 bytes, not 1":            {"--jwt-hmac-key-file", short},
-		"at least 32 bytes, not 5":            {"--jwt-hmac-key", "short"},
+		"--jwt-hmac-key has 5 bytes":            {"--jwt-hmac-key", "short"},
 		"no PEM":                              {"--jwt-ed25519-key", key},
 		"of use only with a key":              {"--jwt-issuer", "x"},
 		"contradict each other":               {"--allow-anyone", "--jwt-hmac-key-file", key},

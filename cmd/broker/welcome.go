@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,10 +16,11 @@ const defaultServer = "https://127.0.0.1:4433" + sessionPath
 // welcome writes where the broker serves, and what to do next.
 func (s *setup) welcome(w io.Writer) {
 	name := programName()
-	url := "https://" + s.addr + sessionPath
-	site := "http://" + s.addr
+	addr := reachable(s.addr)
+	url := "https://" + addr + sessionPath
+	site := "http://" + addr
 	if s.identity == nil {
-		site = "https://" + s.addr
+		site = "https://" + addr
 	}
 
 	who := "anyone may connect"
@@ -62,6 +64,23 @@ func (s *setup) welcome(w io.Writer) {
 	fmt.Fprintf(w, "  %s sub%s 'chat.>'\n", name, flags)
 	fmt.Fprintf(w, "  %s pub%s chat.lobby hello\n", name, flags)
 	fmt.Fprintf(w, "\nCtrl-C stops it.\n\n")
+}
+
+// reachable puts this machine's name in the place of an address that stands for all
+// of its own, which nobody else could connect to.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
+		return addr
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return addr
+	}
+	return net.JoinHostPort(name, port)
 }
 
 // programName is what one types to run this program.
