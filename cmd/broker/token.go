@@ -4,7 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -88,11 +88,12 @@ func (c *tokenCommand) key() (key jwtauth.SigningKey, flags string, err error) {
 	return jwtauth.SigningKey{HMAC: secret}, "--jwt-hmac-key " + string(secret), nil
 }
 
-// newSecret returns 43 characters that hold 32 random bytes.
+// newSecret returns 64 characters that hold 32 random bytes. They are hexadecimal,
+// so that a secret never looks like a flag.
 func newSecret() []byte {
-	b := make([]byte, 32)
-	_, _ = rand.Read(b) // it never fails
-	return base64.RawURLEncoding.AppendEncode(nil, b)
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails: see crypto/rand
+	return hex.AppendEncode(nil, secret)
 }
 
 // readOrMakeEd25519 reads a private key, or makes one, and its public key beside
