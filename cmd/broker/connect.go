@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/wt"
 )
 
 // connectFlags tell which broker to connect to, and as whom.
@@ -77,16 +76,13 @@ func serverURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// parseHash reads a SHA-256 in base64, or in hexadecimal with or without colons.
+// parseHash reads the value of --cert-hash.
 func parseHash(text string) ([32]byte, error) {
-	hash, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(hash) != sha256.Size {
-		hash, err = hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	hash, err := wt.ParseHash(text)
+	if err != nil {
+		return hash, usagef("--cert-hash %q is no SHA-256 in base64 or hexadecimal", text)
 	}
-	if err != nil || len(hash) != sha256.Size {
-		return [32]byte{}, usagef("--cert-hash %q is no SHA-256 in base64 or hexadecimal", text)
-	}
-	return [32]byte(hash), nil
+	return hash, nil
 }
 
 // localTrust trusts, on this machine, the development identity that the broker

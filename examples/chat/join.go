@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -102,11 +101,11 @@ func (s *chatServer) dial(ctx context.Context, _ string) (client.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	hash, err := base64.StdEncoding.DecodeString(config.Hash)
-	if err != nil || len(hash) != 32 {
-		return nil, fmt.Errorf("%s gives %q, which is no SHA-256 in base64", s.page, config.Hash)
+	hash, err := wt.ParseHash(config.Hash)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.page, err)
 	}
-	d := wt.Dialer{CertificateHashes: [][32]byte{[32]byte(hash)}}
+	d := wt.Dialer{CertificateHashes: [][32]byte{hash}}
 	session, err := d.Dial(ctx, config.URL)
 	if err != nil {
 		return nil, err
