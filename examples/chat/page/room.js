@@ -20,6 +20,7 @@ export class Room {
   entries = [];
   /** One's own messages that have not come back yet. */
   pending = [];
+  #covered; // where the last gap ends: messages up to there do not come any more
   unread = 0;
   #link;
   #changed;
@@ -79,6 +80,7 @@ export class Room {
     // One's own acknowledged messages in it will not come back.
     for (const e of [...this.pending]) if (e.state === "sent") this.#settle(e);
     const { from, to } = gap;
+    if (to) this.#covered = to;
     const most = from && to && from.epoch === to.epoch ? to.offset - from.offset : undefined;
     this.#add({ kind: "gap", count: gap.count, most, reason: gap.reason, time: new Date() });
   }
@@ -132,7 +134,11 @@ export class Room {
       entry.state = "failed";
       entry.error = error;
     }
-    if (this.pending.includes(entry)) this.#changed("update", entry);
+    if (!this.pending.includes(entry)) return;
+    // The answer may come behind the gap that the message itself lies in.
+    const { position } = entry;
+    if (entry.state === "sent" && position.epoch === this.#covered?.epoch && position.offset <= this.#covered.offset) this.#settle(entry);
+    else this.#changed("update", entry);
   }
 
   /** The connection is back: what was held is on its way. */
