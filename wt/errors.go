@@ -163,6 +163,8 @@ const (
 	codeDatagramError = 0x33
 
 	codeQPACKDecompressionFailed = 0x200
+	codeQPACKEncoderStreamError  = 0x201
+	codeQPACKDecoderStreamError  = 0x202
 
 	codeBufferedStreamRejected = 0x3994bd84
 	codeSessionGone            = 0x170d7b68
