@@ -1,30 +1,30 @@
-// Package wttest helps to test what is built on package wt.
 package wttest
 
 import (
 	"context"
-	"net"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/testutils/simnet"
 
 	"github.com/tidewire/tidewire/wt"
 )
 
-// URL is where the server of a [Pair] is, on the simulated network.
-const URL = "https://127.0.0.2:4433/"
-
 // Options change what a [Pair] is made of. The zero value is the default.
 type Options struct {
-	// Latency delays each packet on its way to either side. The default is none.
+	// Latency delays each packet on its way to either side, beside that of Link.
+	// The default is none.
 	Latency time.Duration
+	// Link are the conditions both ways. The default is a perfect link.
+	Link Link
+	// Seed determines what is random in Link.
+	Seed uint64
+	// Network, where it is not nil, joins the two in place of a new network of
+	// Latency, Link and Seed. It serves any number of pairs.
+	Network *Network
 	// Server is the server's configuration. Its TLSConfig and Handler are
 	// replaced.
 	Server wt.ServerConfig
-	// Dialer is the client's. Its CertificateHashes and PacketConn are replaced.
+	// Dialer is the client's. Its CertificateHashes are replaced, and its
+	// PacketConn unless it is an [Endpoint] of Network.
 	Dialer wt.Dialer
 	// Accept are the options that the server accepts with.
 	Accept *wt.AcceptOptions
@@ -32,33 +32,24 @@ type Options struct {
 
 // Pair returns the two ends of a new session. They are joined by a simulated
 // network without delay and loss, so that no socket is used, and end with the
-// test, as does everything beneath them. Inside a bubble of testing/synctest it
-// works the same, in virtual time; call it within the bubble, with the T of the
-// bubble.
+// test, as does everything beneath them.
 func Pair(t testing.TB) (client, server *wt.Session) {
 	t.Helper()
 	return PairWith(t, Options{})
 }
 
-// PairWith is [Pair] with options.
+// PairWith is [Pair] with options. Under loss it may take seconds, of virtual
+// time in a bubble of testing/synctest.
 func PairWith(t testing.TB, o Options) (client, server *wt.Session) {
 	t.Helper()
-	identity, err := wt.NewDevIdentity()
-	if err != nil {
-		t.Fatalf("wttest: %v", err)
+	network := o.Network
+	if network == nil {
+		o.Link.Latency += o.Latency
+		network = NewNetwork(t, o.Link, o.Seed)
 	}
-	network := &simnet.Simnet{Router: &simnet.PerfectRouter{}}
-	link := simnet.NodeBiDiLinkSettings{Latency: o.Latency}
-	clientConn := network.NewEndpoint(&net.UDPAddr{IP: net.IP{127, 0, 0, 1}, Port: 4432}, link)
-	serverConn := network.NewEndpoint(&net.UDPAddr{IP: net.IP{127, 0, 0, 2}, Port: 4433}, link)
-	if err := network.Start(); err != nil {
-		t.Fatalf("wttest: %v", err)
-	}
-
 	accepted := make(chan *wt.Session, 1)
 	config := o.Server
-	config.TLSConfig = identity.TLSConfig()
-	config.QUICConfig = keepAlive(config.QUICConfig)
+	config.TLSConfig = nil
 	config.Handler = wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
 		session, err := r.Accept(o.Accept)
 		if err != nil {
@@ -68,27 +59,18 @@ func PairWith(t testing.TB, o Options) (client, server *wt.Session) {
 		accepted <- session
 		<-ctx.Done()
 	})
-	s, err := wt.NewServer(config)
-	if err != nil {
-		t.Fatalf("wttest: %v", err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = s.Serve(serverConn) })
+	host := Serve(t, network, config)
 	t.Cleanup(func() {
+		network.calm()
 		if client != nil {
 			_ = client.Close()
 		}
-		_ = s.Close()
-		serving.Wait()
-		_ = clientConn.Close()
-		_ = network.Close()
 	})
-
-	dialer := o.Dialer
-	dialer.CertificateHashes = [][32]byte{identity.Hash()}
-	dialer.PacketConn = clientConn
-	dialer.QUICConfig = keepAlive(dialer.QUICConfig)
-	if client, err = dialer.Dial(t.Context(), URL); err != nil {
+	if _, ok := o.Dialer.PacketConn.(*Endpoint); !ok {
+		o.Dialer.PacketConn = nil
+	}
+	var err error
+	if client, err = host.Dialer(o.Dialer).Dial(t.Context(), host.URL); err != nil {
 		t.Fatalf("wttest: %v", err)
 	}
 	select {
@@ -97,13 +79,4 @@ func PairWith(t testing.TB, o Options) (client, server *wt.Session) {
 		t.Fatalf("wttest: %v", context.Cause(t.Context()))
 	}
 	return client, server
-}
-
-// keepAlive lets a pair outlive long spans of virtual time, unless the test has
-// decided about timeouts.
-func keepAlive(base *quic.Config) *quic.Config {
-	if base != nil {
-		return base
-	}
-	return &quic.Config{KeepAlivePeriod: 10 * time.Second}
 }
