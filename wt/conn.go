@@ -23,6 +23,7 @@ type limits struct {
 	maxUniStreams       int64
 	handshakeTimeout    time.Duration
 	streamHeaderTimeout time.Duration
+	answerTimeout       time.Duration // on a client
 	closeTimeout        time.Duration
 }
 
@@ -58,6 +59,8 @@ type conn struct {
 	// requests are the request streams that have no end yet, each with its
 	// session once it has one.
 	requests map[uint64]*Session
+	// asking are the sessions of a client that wait for the server's answer.
+	asking map[uint64]*Session
 	// nextRequest is above the id of every request stream there has been. A
 	// smaller id that is not in requests is that of an ended one.
 	nextRequest uint64

@@ -161,6 +161,7 @@ func (c *conn) handleGoAway(frames *frameReader, length uint64) error {
 	for _, session := range sessions {
 		session.markDraining()
 	}
+	c.refuseAsking(id)
 	return nil
 }
 

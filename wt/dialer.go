@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -33,8 +34,7 @@ type Dialer struct {
 	InsecureSkipVerify bool
 	// QUICConfig, where it is not nil, is cloned and gives windows, keep-alive and
 	// timeouts; without it the keep-alive is 15 seconds, and the rest is quic-go's
-	// default. What WebTransport needs is set on top. If it leaves
-	// MaxIncomingStreams or MaxIncomingUniStreams zero, these are 1024.
+	// default. What WebTransport needs is set on top.
 	QUICConfig *quic.Config
 	// Header holds further fields of the request.
 	Header http.Header
@@ -54,6 +54,37 @@ type Dialer struct {
 	// Logger gets what happens to the connection, at level Debug. The default
 	// discards.
 	Logger *slog.Logger
+
+	// HandshakeTimeout bounds the way to the request: the resolution of the name,
+	// the handshake, and the wait for the server's SETTINGS. The default is 10
+	// seconds.
+	HandshakeTimeout time.Duration
+	// AnswerTimeout bounds the wait for the server's answer to the request, whether
+	// in Dial or after DialEarly. Then the request is cancelled and the session
+	// ends. The default is 30 seconds.
+	AnswerTimeout time.Duration
+	// MaxIncomingStreams bounds the bidirectional streams that the server may have
+	// open at a time. The default is that of QUICConfig, or 1024.
+	MaxIncomingStreams int64
+	// MaxIncomingUniStreams bounds the unidirectional streams that the server may
+	// have open at a time, its control streams included. The default is that of
+	// QUICConfig, or 1024, and less than 3 is an error.
+	MaxIncomingUniStreams int64
+	// MaxPendingStreams bounds the server's streams that wait for its answer. The
+	// default is 24; more are reset with WT_BUFFERED_STREAM_REJECTED.
+	MaxPendingStreams int
+	// MaxPendingDatagrams bounds the server's datagrams that wait for its answer.
+	// The default is 16; more are dropped.
+	MaxPendingDatagrams int
+	// MaxQueuedDatagrams bounds the datagrams of a session that the application
+	// has not received. The default is 128; beyond it the oldest are dropped.
+	MaxQueuedDatagrams int
+	// MaxHeaderBytes bounds the fields of an answer: encoded, and decoded with 32
+	// bytes a field more. The default is 16 KiB; with more the dial fails.
+	MaxHeaderBytes int
+	// StreamHeaderTimeout bounds how long a stream of the server may take to say
+	// what it is, and to wait for the answer. The default is 5 seconds.
+	StreamHeaderTimeout time.Duration
 }
 
 // RejectedError says that the server answered a request with a status other
@@ -80,12 +111,40 @@ func (e *RejectedError) Error() string {
 // [ErrUnsupported] if the server has no WebTransport, and is otherwise that of
 // the network, QUIC or TLS.
 func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
+	session, err := d.DialEarly(ctx, rawURL)
+	if err != nil {
+		return nil, err
+	}
+	if err := session.Ready(ctx); err != nil {
+		if ctx.Err() != nil && !session.answered() {
+			err = fmt.Errorf("wt: waiting for the server's answer: %w", err)
+		}
+		session.forget(err)
+		return nil, err
+	}
+	return session, nil
+}
+
+// DialEarly opens a session as [Dialer.Dial] does, but does not wait for the
+// server's answer: it returns once the request has been sent, a round trip
+// earlier. Streams can be opened and written on and datagrams sent at once
+// (draft-ietf-webtrans-http3-16 §4). [Session.Ready] tells what the server
+// answered, and until then [Session.Subprotocol] and [Session.Response] are not
+// known.
+//
+// What is sent before the answer is lost if the server refuses: the session then
+// ends with a *[SessionError] whose Err is what Ready returns. A server holds only
+// so many streams and datagrams for a session that it has not accepted, 24 and 16
+// usually; it resets further streams and drops further datagrams. So send early
+// what is little and may be sent again.
+func (d *Dialer) DialEarly(ctx context.Context, rawURL string) (*Session, error) {
 	target, err := parseTarget(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	if d.MaxSessionData < 0 {
-		return nil, errors.New("wt: Dialer.MaxSessionData is negative")
+	bounds, err := d.limits()
+	if err != nil {
+		return nil, err
 	}
 	tlsConfig, err := d.tlsConfig(target.Hostname())
 	if err != nil {
@@ -95,13 +154,9 @@ func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	var streams, uniStreams int64 = defaultIncomingStreams, defaultIncomingStreams
-	if d.QUICConfig != nil && d.QUICConfig.MaxIncomingStreams != 0 {
-		streams = d.QUICConfig.MaxIncomingStreams
-	}
-	if d.QUICConfig != nil && d.QUICConfig.MaxIncomingUniStreams != 0 {
-		uniStreams = max(d.QUICConfig.MaxIncomingUniStreams, minIncomingUniStreams)
-	}
+	ctx, cancel := context.WithTimeoutCause(ctx, bounds.handshakeTimeout,
+		fmt.Errorf("not connected within %v: %w", bounds.handshakeTimeout, context.DeadlineExceeded))
+	defer cancel()
 	addr, err := resolve(ctx, target)
 	if err != nil {
 		return nil, fmt.Errorf("wt: dial: %w", err)
@@ -120,7 +175,11 @@ func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 		}
 		return err
 	}
-	q, err := transport.Dial(ctx, addr, tlsConfig, quicConfig(d.QUICConfig, streams, uniStreams))
+	streams := bounds.maxStreams
+	if streams == 0 {
+		streams = -1 // none, in quic-go's terms
+	}
+	q, err := transport.Dial(ctx, addr, tlsConfig, quicConfig(d.QUICConfig, streams, bounds.maxUniStreams))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("wt: dial: %w", err), release())
 	}
@@ -129,8 +188,6 @@ func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	bounds := clientLimits()
-	bounds.maxSessionData, bounds.maxStreams, bounds.maxUniStreams = d.MaxSessionData, max(streams, 0), uniStreams
 	c := newConn(q, true, bounds, logger)
 	if err := c.start(); err != nil {
 		_ = q.CloseWithError(codeInternalError, "")
@@ -144,36 +201,56 @@ func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 			logger.Debug("socket not closed", slog.Any("error", err))
 		}
 	}()
-	session, err := c.request(ctx, head, d.Subprotocols)
+	session, err := c.request(ctx, head, slices.Clone(d.Subprotocols), released)
 	if err != nil {
-		code := quic.ApplicationErrorCode(codeNoError)
-		var broken *protocolError
-		if errors.As(err, &broken) {
-			code = quic.ApplicationErrorCode(broken.code)
-		}
-		_ = q.CloseWithError(code, "")
+		c.closeUnused(err)
 		<-released
 		return nil, err
-	}
-	session.released = released
-	if !c.spawn(session.run) {
-		<-released
-		return nil, fmt.Errorf("wt: dial: %w", context.Cause(q.Context()))
 	}
 	return session, nil
 }
 
-func clientLimits() limits {
-	return limits{
+// limits checks the limits of the dialer and fills in the defaults.
+func (d *Dialer) limits() (limits, error) {
+	var errs []error
+	bounds := limits{
 		maxSessions:         1,
-		maxPendingStreams:   defaultPendingStreams,
-		maxPendingDatagrams: defaultPendingDatagrams,
-		maxQueuedDatagrams:  defaultQueuedDatagrams,
-		maxHeaderBytes:      defaultHeaderBytes,
-		handshakeTimeout:    defaultHandshakeTimeout,
-		streamHeaderTimeout: defaultStreamHeaderTimeout,
+		maxPendingStreams:   orDefault(&errs, "MaxPendingStreams", d.MaxPendingStreams, defaultPendingStreams),
+		maxPendingDatagrams: orDefault(&errs, "MaxPendingDatagrams", d.MaxPendingDatagrams, defaultPendingDatagrams),
+		maxQueuedDatagrams:  orDefault(&errs, "MaxQueuedDatagrams", d.MaxQueuedDatagrams, defaultQueuedDatagrams),
+		maxHeaderBytes:      orDefault(&errs, "MaxHeaderBytes", d.MaxHeaderBytes, defaultHeaderBytes),
+		maxSessionData:      orDefault(&errs, "MaxSessionData", d.MaxSessionData, 0),
+		handshakeTimeout:    orDefault(&errs, "HandshakeTimeout", d.HandshakeTimeout, defaultHandshakeTimeout),
+		streamHeaderTimeout: orDefault(&errs, "StreamHeaderTimeout", d.StreamHeaderTimeout, defaultStreamHeaderTimeout),
+		answerTimeout:       orDefault(&errs, "AnswerTimeout", d.AnswerTimeout, defaultAnswerTimeout),
 		closeTimeout:        closeTimeout,
 	}
+	var streams, uniStreams int64 = defaultIncomingStreams, defaultIncomingStreams
+	if q := d.QUICConfig; q != nil && q.MaxIncomingStreams != 0 {
+		streams = max(q.MaxIncomingStreams, 0) // quic-go has a negative number for none
+	}
+	if q := d.QUICConfig; q != nil && q.MaxIncomingUniStreams != 0 {
+		uniStreams = max(q.MaxIncomingUniStreams, minIncomingUniStreams)
+	}
+	bounds.maxStreams = orDefault(&errs, "MaxIncomingStreams", d.MaxIncomingStreams, streams)
+	bounds.maxUniStreams = orDefault(&errs, "MaxIncomingUniStreams", d.MaxIncomingUniStreams, uniStreams)
+	if bounds.maxUniStreams < minIncomingUniStreams {
+		errs = append(errs, fmt.Errorf("wt: Dialer.MaxIncomingUniStreams is %d, less than the %d that HTTP/3 needs",
+			bounds.maxUniStreams, minIncomingUniStreams))
+	}
+	return bounds, errors.Join(errs...)
+}
+
+// orDefault returns the standard in place of a limit that is zero, and adds an
+// error for one that is negative.
+func orDefault[N int | int64 | time.Duration](errs *[]error, name string, value, standard N) N {
+	if value < 0 {
+		*errs = append(*errs, fmt.Errorf("wt: Dialer.%s is negative", name))
+	}
+	if value == 0 {
+		return standard
+	}
+	return value
 }
 
 // parseTarget checks the URL of a session.
@@ -270,115 +347,4 @@ func (d *Dialer) requestHead(target *url.URL) (requestHead, error) {
 		path:      path,
 		header:    header,
 	}, nil
-}
-
-// request opens a session on a client's connection. The caller starts its run.
-func (c *conn) request(ctx context.Context, head requestHead, offered []string) (*Session, error) {
-	if err := c.awaitSettings(ctx); err != nil {
-		var broken *protocolError
-		if errors.As(err, &broken) {
-			return nil, unsupported("it declares no datagrams")
-		}
-		return nil, fmt.Errorf("wt: waiting for the server's SETTINGS: %w", err)
-	}
-	draft, ok := c.peer.newestDraft()
-	switch {
-	case !ok:
-		return nil, unsupported("its SETTINGS name no draft of it")
-	case !c.peer.connectProtocol && draft >= Draft07:
-		return nil, unsupported("its SETTINGS do not enable extended CONNECT")
-	}
-	head.protocol = draft.token()
-	if draft == Draft02 {
-		head.header.Set(fieldDraft02Request, "1")
-	}
-	b, err := appendRequestHead(nil, head)
-	if err != nil {
-		return nil, err
-	}
-	stream, err := c.quic.OpenStreamSync(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("wt: opening the CONNECT stream: %w", err)
-	}
-	c.addRequest(uint64(stream.StreamID()))
-	// The wait for the answer ends with ctx.
-	stop := afterFunc(ctx, func() {
-		stream.CancelRead(codeRequestCancelled)
-		stream.CancelWrite(codeRequestCancelled)
-	})
-	frames := newFrameReader(stream)
-	var status int
-	var header http.Header
-	if _, err = stream.Write(b); err == nil {
-		status, header, err = readResponse(frames, c.limits.maxHeaderBytes)
-	}
-	if !stop() {
-		return nil, fmt.Errorf("wt: waiting for the server's answer: %w", context.Cause(ctx))
-	}
-	if err != nil {
-		_ = c.fail(err)
-		return nil, fmt.Errorf("wt: request: %w", answerError(err))
-	}
-	if status < 200 || status > 299 {
-		return nil, &RejectedError{Status: status, Header: header}
-	}
-	subprotocol := parseProtocol(header)
-	if subprotocol != "" && !slices.Contains(offered, subprotocol) {
-		// draft-ietf-webtrans-http3-16 §3.3
-		stream.CancelRead(codeALPNError)
-		stream.CancelWrite(codeALPNError)
-		return nil, streamError(codeALPNError, "wt: server chose subprotocol %q, which was not offered", subprotocol)
-	}
-	sessionCtx, cancel := context.WithCancelCause(context.Background())
-	session := newSession(sessionCtx, cancel, c, stream, frames)
-	session.draft, session.subprotocol = draft, subprotocol
-	session.flow = newFlow(session, c.localSettings(), c.peer)
-	if !c.addSession(session) {
-		return nil, fmt.Errorf("wt: request: %w", context.Cause(c.quic.Context()))
-	}
-	select {
-	case <-c.goneAway: // before the session was there to be told
-		session.markDraining()
-	default:
-	}
-	return session, nil
-}
-
-func unsupported(why string) error { return fmt.Errorf("%w: %s", ErrUnsupported, why) }
-
-// answerError tells the reset of a request from other errors.
-func answerError(err error) error {
-	var cancelled *quic.StreamError
-	if errors.As(err, &cancelled) {
-		return newStreamError(cancelled)
-	}
-	return err
-}
-
-// readResponse reads the HEADERS of the final response.
-func readResponse(frames *frameReader, limit int) (int, http.Header, error) {
-	for {
-		typ, _, err := frames.next()
-		if err == nil {
-			err = skipToHeaders(typ, frames)
-		}
-		if err != nil {
-			return 0, nil, err
-		}
-		if frames.remaining > uint64(limit) {
-			return 0, nil, streamError(codeExcessiveLoad, "response fields of %d bytes", frames.remaining)
-		}
-		section, err := frames.payload()
-		if err != nil {
-			return 0, nil, err
-		}
-		status, header, err := parseResponseHead(section, limit)
-		if errors.Is(err, errHeadersTooLarge) {
-			err = streamError(codeExcessiveLoad, "response fields too large")
-		}
-		if err != nil || status >= 200 {
-			return status, header, err
-		}
-		// RFC 9114 §4.1: interim responses come before the final one.
-	}
 }

@@ -152,7 +152,7 @@ func FuzzStreamHeader(f *testing.F) {
 }
 
 func FuzzSettings(f *testing.F) {
-	f.Add(appendSettings(nil, (&conn{limits: clientLimits()}).localSettings()))
+	f.Add(appendSettings(nil, (&conn{limits: limits{maxHeaderBytes: defaultHeaderBytes}}).localSettings()))
 	f.Add([]byte{0x33, 2})
 	f.Add([]byte{2, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -17,6 +17,7 @@ type outbox struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	writing bool
+	held    bool // what is queued waits for the server's answer
 	drain   bool
 	close   []byte // with FIN after it
 	fin     bool   // FIN without a close
@@ -32,13 +33,25 @@ func (o *outbox) send(change func(*outbox)) bool {
 		return false
 	}
 	change(o)
-	start := !o.writing
-	o.writing = true
+	o.startUnlock()
+	return true
+}
+
+// startUnlock has what is queued written, unless it is held, and unlocks.
+func (o *outbox) startUnlock() {
+	start := !o.writing && !o.held
+	o.writing = o.writing || start
 	o.mu.Unlock()
 	if start {
 		o.session.conn.spawn(o.write)
 	}
-	return true
+}
+
+// release has written what waited for the server's answer.
+func (o *outbox) release() {
+	o.mu.Lock()
+	o.held = false
+	o.startUnlock()
 }
 
 // wake has the flow control's capsules written.
@@ -57,12 +70,12 @@ func (o *outbox) sendClose(code uint32, reason string) bool {
 func (o *outbox) sendFIN() bool { return o.send(func(o *outbox) { o.fin, o.ended = true, true }) }
 
 // endUnwritten forbids writing, before the stream is reset. It reports false if
-// the stream has ended already.
+// the stream has ended already. What is held is not written any more.
 func (o *outbox) endUnwritten() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	before := o.ended
-	o.ended = true
+	before := o.ended && !o.held
+	o.ended, o.held = true, false
 	return !before
 }
 

@@ -160,6 +160,12 @@ type dialed struct {
 // returns the server's end and what the dial will return. The dial ends with ctx.
 func listenPeer(ctx context.Context, t *testing.T, dialer wt.Dialer) (*peer, <-chan dialed) {
 	t.Helper()
+	return listenPeerWith(ctx, t, dialer, (*wt.Dialer).Dial)
+}
+
+// listenPeerWith is listenPeer with another method of the dialer.
+func listenPeerWith(ctx context.Context, t *testing.T, dialer wt.Dialer, dial func(*wt.Dialer, context.Context, string) (*wt.Session, error)) (*peer, <-chan dialed) {
+	t.Helper()
 	n := newNetwork(t, 0)
 	identity, err := wt.NewDevIdentity()
 	if err != nil {
@@ -180,7 +186,7 @@ func listenPeer(ctx context.Context, t *testing.T, dialer wt.Dialer) (*peer, <-c
 	result := make(chan dialed, 1)
 	var dialing sync.WaitGroup
 	dialing.Go(func() {
-		session, err := dialer.Dial(ctx, serverURL)
+		session, err := dial(&dialer, ctx, serverURL)
 		result <- dialed{session, err}
 	})
 	conn, err := listener.Accept(t.Context())

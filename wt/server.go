@@ -101,6 +101,7 @@ const (
 	defaultHeaderBytes         = 16 << 10
 	defaultHandshakeTimeout    = 10 * time.Second
 	defaultStreamHeaderTimeout = 5 * time.Second
+	defaultAnswerTimeout       = 30 * time.Second
 	minIncomingUniStreams      = 3 // control, QPACK encoder and decoder (RFC 9114 §6.2)
 )
 

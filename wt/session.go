@@ -27,8 +27,9 @@ type Session struct {
 	stream      *quic.Stream
 	frames      *frameReader // of the CONNECT stream; owned by run
 	draft       Draft
-	subprotocol string
-	request     *Request // on a server
+	subprotocol string         // on a client, set before answer.done is closed
+	request     *Request       // on a server
+	answer      *awaitedAnswer // on a client
 	ctx         context.Context
 	cancel      context.CancelCauseFunc
 	// released, where it is not nil, is closed when the connection of a client's
@@ -84,11 +85,23 @@ func newSession(ctx context.Context, cancel context.CancelCauseFunc, c *conn, st
 	return s
 }
 
-// run reads the CONNECT stream until it ends, and ends the session with it. It
-// owns the receiving side of the CONNECT stream.
+// run reads the CONNECT stream, on a client from the answer on, until it ends,
+// and ends the session with it. It owns the receiving side of the CONNECT stream.
 func (s *Session) run() {
 	defer close(s.done)
-	ended, code := s.readCapsules()
+	if s.answer != nil { // on a client
+		if code, err := s.readAnswer(); err != nil {
+			s.finish(s.unanswered(err), code)
+			s.conn.closeUnused(err)
+			return
+		}
+	}
+	s.finish(s.readCapsules())
+}
+
+// finish ends the session, and with code its CONNECT stream, 0 if that ended
+// cleanly.
+func (s *Session) finish(ended *SessionError, code quic.StreamErrorCode) {
 	s.end(ended)
 
 	// The peer's FIN, if there was one, has been read. Our side ends as well:
@@ -239,11 +252,16 @@ func (s *Session) CloseWithError(code uint32, reason string) error {
 		_ = s.stream.SetWriteDeadline(deadline)
 		s.outbox.sendClose(code, reason)
 	}
+	s.awaitRelease()
+	return nil
+}
+
+// awaitRelease waits until nothing is left of an ended session.
+func (s *Session) awaitRelease() {
 	<-s.done
 	if s.released != nil {
 		<-s.released
 	}
-	return nil
 }
 
 // violate ends the session because the peer broke a rule outside of the CONNECT
@@ -282,8 +300,14 @@ func (s *Session) LocalAddr() net.Addr { return s.conn.quic.LocalAddr() }
 // another network.
 func (s *Session) RemoteAddr() net.Addr { return s.conn.quic.RemoteAddr() }
 
-// Subprotocol returns the subprotocol that the server chose, "" if none.
-func (s *Session) Subprotocol() string { return s.subprotocol }
+// Subprotocol returns the subprotocol that the server chose, "" if none, and on a
+// client before the server's answer.
+func (s *Session) Subprotocol() string {
+	if !s.answered() {
+		return ""
+	}
+	return s.subprotocol
+}
 
 // Draft returns the family of drafts that the session follows.
 func (s *Session) Draft() Draft { return s.draft }

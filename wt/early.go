@@ -1,0 +1,325 @@
+package wt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A client's session before the server's answer. Its streams and datagrams may
+// go out as soon as the request has (draft-ietf-webtrans-http3-16 §4); those of
+// the server wait in pending until the answer is here (§4.6).
+
+// Response is a server's answer to a client's request for a session.
+type Response struct {
+	// Status is the answer's status, 200 to 599.
+	Status int
+	// Header holds the answer's fields, with canonical names. It must not be
+	// changed.
+	Header http.Header
+}
+
+// awaitedAnswer is what a client's session knows of the server's answer.
+type awaitedAnswer struct {
+	// Static.
+	offered []string // subprotocols
+	// done is closed when the answer has come, or it is known that none will.
+	done chan struct{}
+
+	// refused says that the server's GOAWAY names the request as one that it does
+	// not process.
+	refused atomic.Bool
+
+	// Set before done is closed, and not changed afterwards.
+	err      error     // why there is no session; nil if there is one
+	response *Response // nil if none came
+}
+
+// request sends the request for a session on a client's connection, and returns
+// the session, which waits for its answer. released is closed when nothing is left
+// of the connection, where that is the session's alone.
+func (c *conn) request(ctx context.Context, head requestHead, offered []string, released <-chan struct{}) (*Session, error) {
+	if err := c.awaitSettings(ctx); err != nil {
+		var broken *protocolError
+		if errors.As(err, &broken) {
+			return nil, unsupported("it declares no datagrams")
+		}
+		return nil, fmt.Errorf("wt: waiting for the server's SETTINGS: %w", err)
+	}
+	draft, ok := c.peer.newestDraft()
+	switch {
+	case !ok:
+		return nil, unsupported("its SETTINGS name no draft of it")
+	case !c.peer.connectProtocol && draft >= Draft07:
+		return nil, unsupported("its SETTINGS do not enable extended CONNECT")
+	}
+	head.protocol = draft.token()
+	if draft == Draft02 {
+		head.header.Set(fieldDraft02Request, "1")
+	}
+	b, err := appendRequestHead(nil, head)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := c.quic.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("wt: opening the CONNECT stream: %w", err)
+	}
+	sessionCtx, cancel := context.WithCancelCause(context.Background())
+	s := newSession(sessionCtx, cancel, c, stream, newFrameReader(stream))
+	s.draft, s.released = draft, released
+	s.answer = &awaitedAnswer{offered: offered, done: make(chan struct{})}
+	s.flow = newFlow(s, c.localSettings(), c.peer)
+	// Draft 16 lets capsules go before the answer (§3.2); the earlier ones leave
+	// them to RFC 9297 §3.2, which begins the capsules with the answer.
+	s.outbox.held = draft < Draft16
+	c.addRequest(s.id)
+	c.addAsking(s)
+
+	stop := afterFunc(ctx, func() {
+		stream.CancelRead(codeRequestCancelled)
+		stream.CancelWrite(codeRequestCancelled)
+	})
+	_, err = stream.Write(b)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		_ = stream.SetReadDeadline(time.Now().Add(c.limits.answerTimeout))
+		if !c.spawn(s.run) {
+			err = context.Cause(c.quic.Context())
+		}
+	}
+	if err != nil {
+		cancel(&SessionError{By: Us, Err: err})
+		c.removeRequest(s.id)
+		return nil, fmt.Errorf("wt: sending the request: %w", answerError(err))
+	}
+	return s, nil
+}
+
+func unsupported(why string) error { return fmt.Errorf("%w: %s", ErrUnsupported, why) }
+
+// answerError tells the reset of a request from other errors.
+func answerError(err error) error {
+	var cancelled *quic.StreamError
+	if errors.As(err, &cancelled) {
+		return newStreamError(cancelled)
+	}
+	return err
+}
+
+// readAnswer reads the answer and makes the request a session. Else it returns
+// the code to cancel the CONNECT stream with, and why there is no session.
+func (s *Session) readAnswer() (quic.StreamErrorCode, error) {
+	a := s.answer
+	defer close(a.done)
+	defer s.conn.removeAsking(s)
+	status, header, err := readResponse(s.frames, s.conn.limits.maxHeaderBytes)
+	if err == nil {
+		a.response = &Response{Status: status, Header: header}
+		if status > 299 {
+			a.err = &RejectedError{Status: status, Header: header}
+			return codeRequestCancelled, a.err
+		}
+		s.subprotocol, err = chosenProtocol(header, a.offered)
+	}
+	if err == nil {
+		_ = s.stream.SetReadDeadline(time.Time{})
+		if s.endedWith() != nil {
+			// It was closed in the meantime, and its deadline is the one that counts.
+			_ = s.stream.SetReadDeadline(time.Now().Add(s.conn.limits.closeTimeout))
+		}
+		if s.conn.addSession(s) {
+			s.outbox.release()
+			select {
+			case <-s.conn.goneAway: // before the session was there to be told
+				s.markDraining()
+			default:
+			}
+			return 0, nil
+		}
+		err = context.Cause(s.conn.quic.Context())
+	}
+	code := quic.StreamErrorCode(codeRequestCancelled)
+	var rule *protocolError
+	switch {
+	case a.refused.Load():
+		// RFC 9114 §5.2: it can be treated as one that the server rejected.
+		err = &StreamError{Remote: true, HTTPCode: codeRequestRejected}
+	case errors.As(err, &rule):
+		_ = s.conn.fail(err)
+		code = quic.StreamErrorCode(rule.code)
+	case s.endedWith() != nil: // closed before the answer
+		a.err = s.endedWith()
+		return code, a.err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("no answer within %v: %w", s.conn.limits.answerTimeout, err)
+	default:
+		err = answerError(err)
+	}
+	a.err = fmt.Errorf("wt: request: %w", err)
+	return code, a.err
+}
+
+// unanswered says how a session ended that never was one.
+func (s *Session) unanswered(err error) *SessionError {
+	var rejected *RejectedError
+	var cancelled *StreamError
+	switch {
+	case errors.As(err, &rejected), errors.As(err, &cancelled) && cancelled.Remote:
+		return &SessionError{By: Peer, Remote: true, Err: err}
+	case isTransportError(err):
+		return &SessionError{By: Transport, Err: err}
+	default:
+		return &SessionError{By: Us, Err: err}
+	}
+}
+
+// chosenProtocol returns the subprotocol that the server chose, "" if none
+// (draft-ietf-webtrans-http3-16 §3.3).
+func chosenProtocol(header http.Header, offered []string) (string, error) {
+	chosen := parseProtocol(header)
+	if chosen != "" && !slices.Contains(offered, chosen) {
+		return "", streamError(codeALPNError, "server chose subprotocol %q, which was not offered", chosen)
+	}
+	return chosen, nil
+}
+
+// closeUnused closes a client's connection after its only request came to
+// nothing.
+func (c *conn) closeUnused(err error) {
+	code := quic.ApplicationErrorCode(codeNoError)
+	var broken *protocolError
+	if errors.As(err, &broken) {
+		code = quic.ApplicationErrorCode(broken.code)
+	}
+	_ = c.quic.CloseWithError(code, "")
+}
+
+// addAsking and removeAsking register a session that waits for its answer, so
+// that GOAWAY can end the wait.
+func (c *conn) addAsking(s *Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asking == nil {
+		c.asking = make(map[uint64]*Session)
+	}
+	c.asking[s.id] = s
+}
+
+func (c *conn) removeAsking(s *Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.asking, s.id)
+}
+
+// refuseAsking ends the wait of the requests that the server's GOAWAY with id
+// says it does not process (RFC 9114 §5.2).
+func (c *conn) refuseAsking(id uint64) {
+	c.mu.Lock()
+	var refused []*Session
+	for _, s := range c.asking {
+		if s.id >= id {
+			refused = append(refused, s)
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range refused {
+		s.answer.refused.Store(true)
+		s.stream.CancelRead(codeRequestCancelled)
+	}
+}
+
+// Ready waits for the server's answer on a client's session: it returns nil once
+// the session was accepted, whatever has become of it since; a *[RejectedError]
+// if the server answered with another status than 2xx; an error that names the
+// subprotocol if the server chose one that was not offered; the reset, as a
+// *[StreamError], if the server reset the request; and what ended the session if
+// that came before the answer. If ctx ends first it returns the cause of ctx, and
+// the session goes on. On a server it returns nil at once.
+func (s *Session) Ready(ctx context.Context) error {
+	if s.answer == nil {
+		return nil
+	}
+	select {
+	case <-s.answer.done:
+		return s.answer.err
+	case <-s.ctx.Done():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if s.answered() { // a refusal ends the session as well, and says more
+		return s.answer.err
+	}
+	return s.endedWith()
+}
+
+// answered reports whether the answer of a client's session has come. It is true
+// on a server.
+func (s *Session) answered() bool {
+	if s.answer == nil {
+		return true
+	}
+	select {
+	case <-s.answer.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Response returns the server's answer on a client. It is nil on a server, before
+// the answer, and if none came.
+func (s *Session) Response() *Response {
+	if s.answer == nil || !s.answered() {
+		return nil
+	}
+	return s.answer.response
+}
+
+// forget ends a session whose answer is not waited for any more, and waits until
+// nothing is left of it.
+func (s *Session) forget(cause error) {
+	s.end(&SessionError{By: Us, Err: cause})
+	s.stream.CancelRead(codeRequestCancelled)
+	if s.outbox.endUnwritten() {
+		s.stream.CancelWrite(codeRequestCancelled)
+	}
+	s.awaitRelease()
+}
+
+// readResponse reads the HEADERS of the final response.
+func readResponse(frames *frameReader, limit int) (int, http.Header, error) {
+	for {
+		typ, _, err := frames.next()
+		if err == nil {
+			err = skipToHeaders(typ, frames)
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		if frames.remaining > uint64(limit) {
+			return 0, nil, streamError(codeExcessiveLoad, "response fields of %d bytes", frames.remaining)
+		}
+		section, err := frames.payload()
+		if err != nil {
+			return 0, nil, err
+		}
+		status, header, err := parseResponseHead(section, limit)
+		if errors.Is(err, errHeadersTooLarge) {
+			err = streamError(codeExcessiveLoad, "response fields too large")
+		}
+		if err != nil || status >= 200 {
+			return status, header, err
+		}
+		// RFC 9114 §4.1: interim responses come before the final one.
+	}
+}
