@@ -17,6 +17,11 @@ type limits struct {
 	maxPendingStreams   int
 	maxPendingDatagrams int
 	maxQueuedDatagrams  int
+	maxDatagramAge      time.Duration // 0: none
+
+	maxOutgoingDatagrams   int
+	maxOutgoingDatagramAge time.Duration // 0: none
+
 	maxHeaderBytes      int
 	maxSessionData      int64
 	maxStreams          int64
@@ -30,11 +35,10 @@ type limits struct {
 // conn is one HTTP/3 connection. It owns the requests and sessions on it, and
 // every goroutine that serves them; run returns after the last of these.
 //
-// Its goroutines: run accepts bidirectional streams; acceptUniStreams,
-// readDatagrams and readControl (which began as the reader of the control
-// stream's header) live as long as the connection; each session has one that
+// Its goroutines: run accepts bidirectional streams; each session has one that
 // reads its CONNECT stream; each request of a client has one that runs the
-// handler. Short-lived ones read headers of streams and send datagrams.
+// handler; the watchers are there while the connection is awake. Short-lived ones
+// read headers of streams and send datagrams.
 type conn struct {
 	// Static after construction.
 	quic     *quic.Conn
@@ -43,7 +47,9 @@ type conn struct {
 	logger   *slog.Logger
 	// serve answers a request on a server, on a goroutine of its own.
 	serve     func(c *conn, stream *quic.Stream, frames *frameReader)
-	datagrams *datagramSender
+	sender    datagramSender
+	receiver  datagramReceiver
+	datagrams datagramWatch
 	control   *quic.SendStream // our control stream; set by start
 
 	// settled is closed when peer holds the peer's SETTINGS.
@@ -55,7 +61,8 @@ type conn struct {
 	goroutines sync.WaitGroup
 
 	// Guarded by mu.
-	mu sync.Mutex
+	mu       sync.Mutex
+	watchers watchers
 	// requests are the request streams that have no end yet, each with its
 	// session once it has one.
 	requests map[uint64]*Session
@@ -91,15 +98,16 @@ func newConn(q *quic.Conn, isClient bool, l limits, logger *slog.Logger) *conn {
 		pending:  pending{maxStreams: l.maxPendingStreams, maxDatagrams: l.maxPendingDatagrams},
 		critical: make(map[uint64]bool),
 	}
-	c.datagrams = newDatagramSender(c)
+	c.sender.init(c)
+	c.receiver.init(c)
+	c.datagrams.conn = c
 	return c
 }
 
 // run serves the connection until it ends, and returns when nothing is left of
 // it. It is called once, after start.
 func (c *conn) run() {
-	c.spawn(c.acceptUniStreams)
-	c.spawn(c.readDatagrams)
+	c.wake()
 	if !c.isClient {
 		c.mu.Lock()
 		c.idle = time.AfterFunc(c.limits.handshakeTimeout, func() {
@@ -121,9 +129,11 @@ func (c *conn) run() {
 		}
 	}
 	c.mu.Unlock()
+	c.datagrams.stop()
 	for _, session := range sessions {
-		session.end(&SessionError{By: Transport, Err: err})
+		session.end(lostConnection(err))
 	}
+	c.sleep()
 	c.goroutines.Wait()
 }
 
@@ -247,7 +257,7 @@ func (c *conn) addSession(session *Session) bool {
 	waiters, datagrams := c.pending.takeLocked(session.id)
 	c.mu.Unlock()
 	for _, payload := range datagrams {
-		session.receiveDatagram(payload)
+		session.incoming.add(payload, &c.limits)
 	}
 	for _, waiter := range waiters {
 		waiter <- session
@@ -357,10 +367,11 @@ func (c *conn) dispatchStream(stream *quic.Stream, id uint64, header int) {
 	stream.CancelWrite(code)
 }
 
-// acceptUniStreams accepts unidirectional streams until the connection ends.
-func (c *conn) acceptUniStreams() {
+// acceptUniStreams accepts unidirectional streams until ctx or the connection
+// ends.
+func (c *conn) acceptUniStreams(ctx context.Context) {
 	for {
-		stream, err := c.quic.AcceptUniStream(context.Background())
+		stream, err := c.quic.AcceptUniStream(ctx)
 		if err != nil {
 			return
 		}
@@ -394,20 +405,8 @@ func (c *conn) readUniStreamHeader(stream *quic.ReceiveStream) {
 			return
 		}
 		session.receiveUniStream(stream, varints.count)
-	case streamControl:
-		if c.addCritical(typ) {
-			_ = stream.SetReadDeadline(time.Time{})
-			c.readControl(stream)
-		}
-	case streamQPACKEncoder, streamQPACKDecoder:
-		if c.addCritical(typ) {
-			// Our table has no capacity and we refer to none of the peer's, so these
-			// carry nothing that matters. No goroutine reads them; QUIC's window bounds
-			// what a peer can put there, and their end is learned all the same.
-			stream.SetReceiveFinalSizeCallback(func(int64) {
-				c.spawn(func() { _ = c.fail(closedCritical(typ)) })
-			})
-		}
+	case streamControl, streamQPACKEncoder, streamQPACKDecoder:
+		c.addCritical(typ, stream)
 	case streamPush:
 		if c.isClient {
 			_ = c.fail(connectionError(codeIDError, "push without MAX_PUSH_ID"))

@@ -2,8 +2,6 @@ package wt
 
 import (
 	"context"
-	"errors"
-	"io"
 	"log/slog"
 
 	"github.com/quic-go/quic-go"
@@ -52,43 +50,26 @@ func (c *conn) localSettings() settings {
 	return s
 }
 
-// addCritical registers a stream of which a peer has one (RFC 9114 §6.2.1, RFC
-// 9204 §4.2). At a second one it ends the connection and reports false.
-func (c *conn) addCritical(typ uint64) bool {
-	c.mu.Lock()
-	second := c.critical[typ]
-	c.critical[typ] = true
-	c.mu.Unlock()
-	if second {
-		_ = c.fail(connectionError(codeStreamCreationError, "second stream of type %#x", typ))
-	}
-	return !second
-}
-
 func closedCritical(typ uint64) error {
 	return connectionError(codeClosedCriticalStream, "stream of type %#x closed", typ)
 }
 
-// readControl reads the peer's control stream as long as the connection lives.
-func (c *conn) readControl(stream *quic.ReceiveStream) {
+// nextControlFrame returns what reads and handles a frame of the peer's control
+// stream (RFC 9114 §7.2).
+func (c *conn) nextControlFrame(stream *quic.ReceiveStream) func() error {
 	frames := newFrameReader(stream)
-	for first := true; ; first = false {
+	first := true
+	return func() error {
 		typ, length, err := frames.next()
-		if err == nil {
-			err = c.handleControlFrame(frames, typ, length, first)
-		}
 		if err != nil {
-			var cancelled *quic.StreamError
-			if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
-				err = closedCritical(streamControl)
-			}
-			_ = c.fail(err)
-			return
+			return err
 		}
+		wasFirst := first
+		first = false
+		return c.handleControlFrame(frames, typ, length, wasFirst)
 	}
 }
 
-// handleControlFrame handles one frame of the control stream (RFC 9114 §7.2).
 func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first bool) error {
 	if first != (typ == frameSettings) {
 		if first {

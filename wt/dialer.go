@@ -79,6 +79,11 @@ type Dialer struct {
 	// MaxQueuedDatagrams bounds the datagrams of a session that the application
 	// has not received. The default is 128; beyond it the oldest are dropped.
 	MaxQueuedDatagrams int
+	// MaxDatagramAge, MaxOutgoingDatagrams and MaxOutgoingDatagramAge are as in
+	// [ServerConfig].
+	MaxDatagramAge         time.Duration
+	MaxOutgoingDatagrams   int
+	MaxOutgoingDatagramAge time.Duration
 	// MaxHeaderBytes bounds the fields of an answer: encoded, and decoded with 32
 	// bytes a field more. The default is 16 KiB; with more the dial fails.
 	MaxHeaderBytes int
@@ -218,6 +223,11 @@ func (d *Dialer) limits() (limits, error) {
 		maxPendingStreams:   orDefault(&errs, "MaxPendingStreams", d.MaxPendingStreams, defaultPendingStreams),
 		maxPendingDatagrams: orDefault(&errs, "MaxPendingDatagrams", d.MaxPendingDatagrams, defaultPendingDatagrams),
 		maxQueuedDatagrams:  orDefault(&errs, "MaxQueuedDatagrams", d.MaxQueuedDatagrams, defaultQueuedDatagrams),
+		maxDatagramAge:      orDefault(&errs, "MaxDatagramAge", d.MaxDatagramAge, 0),
+
+		maxOutgoingDatagrams:   orDefault(&errs, "MaxOutgoingDatagrams", d.MaxOutgoingDatagrams, defaultOutgoingDatagrams),
+		maxOutgoingDatagramAge: orDefault(&errs, "MaxOutgoingDatagramAge", d.MaxOutgoingDatagramAge, 0),
+
 		maxHeaderBytes:      orDefault(&errs, "MaxHeaderBytes", d.MaxHeaderBytes, defaultHeaderBytes),
 		maxSessionData:      orDefault(&errs, "MaxSessionData", d.MaxSessionData, 0),
 		handshakeTimeout:    orDefault(&errs, "HandshakeTimeout", d.HandshakeTimeout, defaultHandshakeTimeout),

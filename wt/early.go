@@ -98,7 +98,7 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string, 
 		}
 	}
 	if err != nil {
-		cancel(&SessionError{By: Us, Err: err})
+		cancel(&SessionError{By: Us, Via: ViaAnswer, Err: err})
 		c.removeRequest(s.id)
 		return nil, fmt.Errorf("wt: sending the request: %w", answerError(err))
 	}
@@ -175,11 +175,11 @@ func (s *Session) unanswered(err error) *SessionError {
 	var cancelled *StreamError
 	switch {
 	case errors.As(err, &rejected), errors.As(err, &cancelled) && cancelled.Remote:
-		return &SessionError{By: Peer, Remote: true, Err: err}
+		return &SessionError{By: Peer, Remote: true, Via: ViaAnswer, Err: err}
 	case isTransportError(err):
-		return &SessionError{By: Transport, Err: err}
+		return lostConnection(err)
 	default:
-		return &SessionError{By: Us, Err: err}
+		return &SessionError{By: Us, Via: ViaAnswer, Err: err}
 	}
 }
 
@@ -288,7 +288,7 @@ func (s *Session) Response() *Response {
 // forget ends a session whose answer is not waited for any more, and waits until
 // nothing is left of it.
 func (s *Session) forget(cause error) {
-	s.end(&SessionError{By: Us, Err: cause})
+	s.end(&SessionError{By: Us, Via: ViaAnswer, Err: cause})
 	s.stream.CancelRead(codeRequestCancelled)
 	if s.outbox.endUnwritten() {
 		s.stream.CancelWrite(codeRequestCancelled)

@@ -49,8 +49,9 @@ const (
 	// Peer means that the peer closed the session, or reset its CONNECT stream (then
 	// [SessionError.Err] holds the reset).
 	Peer
-	// Transport means that the QUIC connection ended under the session, for example by loss
-	// of the network; [SessionError.Err] holds QUIC's error.
+	// Transport means that the QUIC connection ended under the session, which nobody had
+	// closed: by loss of the network, or because the peer closed the whole connection;
+	// [SessionError.Via] tells these apart, and [SessionError.Err] holds QUIC's error.
 	Transport
 )
 
@@ -68,6 +69,54 @@ func (p Party) String() string {
 	}
 }
 
+// Ending says by which means a session ended.
+type Ending uint8
+
+const (
+	// ViaCapsule means that a close with code and reason, WT_CLOSE_SESSION, ended the session.
+	ViaCapsule Ending = iota + 1
+	// ViaFIN means that the CONNECT stream ended cleanly without a close, which counts as one
+	// with code 0 (draft-ietf-webtrans-http3-16 §6).
+	ViaFIN
+	// ViaReset means that the CONNECT stream was reset or stopped. [SessionError.HTTPCode] is
+	// the code of that.
+	ViaReset
+	// ViaConnection means that one side closed the whole connection.
+	// [SessionError.HTTPCode] is the code of that.
+	ViaConnection
+	// ViaLoss means that the connection was lost: the peer fell silent, or QUIC failed.
+	ViaLoss
+	// ViaRule means that this side ended the session because the peer broke a rule.
+	// [SessionError.HTTPCode] is the code that it was told.
+	ViaRule
+	// ViaAnswer means that there never was a session, because its request was refused or given
+	// up. [SessionError.Err] says more.
+	ViaAnswer
+)
+
+// String returns "capsule", "fin", "reset", "connection", "loss", "rule" or
+// "answer".
+func (v Ending) String() string {
+	switch v {
+	case ViaCapsule:
+		return "capsule"
+	case ViaFIN:
+		return "fin"
+	case ViaReset:
+		return "reset"
+	case ViaConnection:
+		return "connection"
+	case ViaLoss:
+		return "loss"
+	case ViaRule:
+		return "rule"
+	case ViaAnswer:
+		return "answer"
+	default:
+		return fmt.Sprintf("Ending(%d)", uint8(v))
+	}
+}
+
 // SessionError says how a session ended. It is the cause of [Session.Context],
 // and every call on an ended session and its streams returns an error that
 // matches it. It matches [ErrSessionClosed].
@@ -81,6 +130,11 @@ type SessionError struct {
 	Remote bool
 	// By tells who ended the session.
 	By Party
+	// Via tells by which means.
+	Via Ending
+	// HTTPCode is the HTTP/3 code of a reset, of a closed connection or of a broken
+	// rule, else 0.
+	HTTPCode uint64
 	// Err is the error underneath. It is nil if the session ended with a close.
 	Err error
 }
@@ -90,6 +144,8 @@ func (e *SessionError) Error() string {
 	switch {
 	case e.Err != nil:
 		return fmt.Sprintf("wt: session ended by %s: %v", e.By, e.Err)
+	case e.Via == ViaReset || e.Via == ViaConnection:
+		return fmt.Sprintf("wt: session ended by %s with its %s, HTTP/3 code %#x", e.By, e.Via, e.HTTPCode)
 	case e.Reason != "":
 		return fmt.Sprintf("wt: session closed by %s with code %d: %s", e.By, e.Code, e.Reason)
 	default:
@@ -102,6 +158,30 @@ func (e *SessionError) Is(target error) bool { return target == ErrSessionClosed
 
 // Unwrap returns the error underneath, if there is one.
 func (e *SessionError) Unwrap() error { return e.Err }
+
+// lostConnection returns the end of a session whose connection ended with err.
+func lostConnection(err error) *SessionError {
+	ended := &SessionError{By: Transport, Via: ViaLoss, Err: err}
+	var closed *quic.ApplicationError
+	if errors.As(err, &closed) {
+		ended.Via, ended.HTTPCode = ViaConnection, uint64(closed.ErrorCode)
+		if !closed.Remote {
+			ended.By = Us
+		}
+	}
+	return ended
+}
+
+// resetByPeer returns the end of a session whose CONNECT stream the peer reset or
+// stopped.
+func resetByPeer(err *quic.StreamError) *SessionError {
+	return &SessionError{By: Peer, Remote: true, Via: ViaReset, HTTPCode: uint64(err.ErrorCode), Err: newStreamError(err)}
+}
+
+// brokenRule returns the end of a session whose peer broke a rule.
+func brokenRule(rule *protocolError) *SessionError {
+	return &SessionError{By: Us, Via: ViaRule, HTTPCode: rule.code, Err: rule}
+}
 
 // StreamError says that one direction of a stream was reset (by its sender) or
 // stopped (by its receiver).
@@ -185,6 +265,20 @@ const (
 func httpCode(code uint32) quic.StreamErrorCode {
 	n := uint64(code)
 	return quic.StreamErrorCode(firstApplicationCode + n + n/0x1e)
+}
+
+// maxHTTPCode is the largest code that QUIC can carry (RFC 9000 §16).
+const maxHTTPCode = 1<<62 - 1
+
+// rawCode is a code as QUIC carries it.
+func rawCode(code uint64) quic.StreamErrorCode { return quic.StreamErrorCode(code & maxHTTPCode) }
+
+// checkHTTPCode refuses what QUIC cannot carry as a code.
+func checkHTTPCode(code uint64) error {
+	if code > maxHTTPCode {
+		return fmt.Errorf("wt: HTTP/3 code %#x is above %#x", code, uint64(maxHTTPCode))
+	}
+	return nil
 }
 
 // applicationCode maps a code on the wire back. It is false for a code that no

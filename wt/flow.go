@@ -282,9 +282,9 @@ func (f *flow) closed(uni bool) {
 	}
 }
 
-// incoming is what is known of the data of one receiving side. It is guarded by
+// account is what is known of the data of one receiving side. It is guarded by
 // the flow's mu.
-type incoming struct {
+type account struct {
 	header uint64 // bytes of the stream before its data
 	seen   uint64 // of data
 	read   uint64 // of seen, by the application or because nobody will
@@ -293,7 +293,7 @@ type incoming struct {
 }
 
 // received counts n bytes that the application has read.
-func (f *flow) received(in *incoming, n int) {
+func (f *flow) received(in *account, n int) {
 	f.mu.Lock()
 	in.read += uint64(n)
 	ok := true
@@ -308,7 +308,7 @@ func (f *flow) received(in *incoming, n int) {
 
 // finalSize counts what the peer has sent, when QUIC knows it. It is called on
 // the connection's loop.
-func (f *flow) finalSize(in *incoming, size uint64) {
+func (f *flow) finalSize(in *account, size uint64) {
 	f.mu.Lock()
 	in.final = true
 	ok, tell := true, false
@@ -325,7 +325,7 @@ func (f *flow) finalSize(in *incoming, size uint64) {
 
 // abandoned notes that the application reads no more of a stream. What it has not
 // read is given back once it is known how much that is.
-func (f *flow) abandoned(in *incoming) {
+func (f *flow) abandoned(in *account) {
 	f.mu.Lock()
 	in.over = true
 	tell := in.final && f.releaseRestLocked(in)
@@ -334,13 +334,13 @@ func (f *flow) abandoned(in *incoming) {
 }
 
 // isFinal reports whether finalSize has been called.
-func (f *flow) isFinal(in *incoming) bool {
+func (f *flow) isFinal(in *account) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return in.final
 }
 
-func (f *flow) releaseRestLocked(in *incoming) (tell bool) {
+func (f *flow) releaseRestLocked(in *account) (tell bool) {
 	rest := in.seen - in.read
 	in.read = in.seen
 	return f.ourData.release(rest)

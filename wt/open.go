@@ -84,6 +84,7 @@ func (s *Session) AcceptStream(ctx context.Context) (*Stream, error) {
 // AcceptUniStream returns the next unidirectional stream that the peer opened,
 // as [Session.AcceptStream] does.
 func (s *Session) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
+	s.conn.wantUni()
 	return s.uni.get(ctx, s)
 }
 

@@ -3,6 +3,7 @@ package wt
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // queue hands items from the connection's goroutines to those of the
@@ -12,6 +13,8 @@ type queue[T any] struct {
 	// wake holds one token while items may be waiting. A consumer that leaves
 	// items behind puts the token back, so that no other consumer sleeps on.
 	wake chan struct{}
+
+	length atomic.Int32 // of items, less head
 
 	// Guarded by mu.
 	mu    sync.Mutex
@@ -39,6 +42,7 @@ func (q *queue[T]) put(item T, limit int) (dropped int) {
 		q.items, q.head = q.items[:n], 0
 	}
 	q.items = append(q.items, item)
+	q.length.Add(1)
 	q.mu.Unlock()
 	q.signal()
 	return dropped
@@ -51,17 +55,9 @@ func (q *queue[T]) get(ctx context.Context, session *Session) (T, error) {
 			var none T
 			return none, err
 		}
-		q.mu.Lock()
-		if len(q.items) > q.head {
-			item := q.popLocked()
-			more := len(q.items) > q.head
-			q.mu.Unlock()
-			if more {
-				q.signal()
-			}
+		if item, ok := q.take(); ok {
 			return item, nil
 		}
-		q.mu.Unlock()
 		select {
 		case <-q.wake:
 		case <-session.ctx.Done():
@@ -72,7 +68,33 @@ func (q *queue[T]) get(ctx context.Context, session *Session) (T, error) {
 	}
 }
 
+// empty reports whether there is no item, for those who try again later if that
+// is no longer so.
+func (q *queue[T]) empty() bool { return q.length.Load() == 0 }
+
+// take returns the oldest item if there is one.
+func (q *queue[T]) take() (T, bool) {
+	if q.empty() {
+		var none T
+		return none, false
+	}
+	q.mu.Lock()
+	if len(q.items) == q.head {
+		q.mu.Unlock()
+		var none T
+		return none, false
+	}
+	item := q.popLocked()
+	more := len(q.items) > q.head
+	q.mu.Unlock()
+	if more {
+		q.signal()
+	}
+	return item, true
+}
+
 func (q *queue[T]) popLocked() T {
+	q.length.Add(-1)
 	item := q.items[q.head]
 	var none T
 	q.items[q.head] = none

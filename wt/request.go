@@ -183,7 +183,7 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 func (r *Request) dropLocked(err error) error {
 	r.stream.CancelRead(codeRequestRejected)
 	r.stream.CancelWrite(codeRequestRejected)
-	ended := &SessionError{By: Transport, Err: err}
+	ended := &SessionError{By: Transport, Via: ViaAnswer, Err: err}
 	r.cancel(ended)
 	return ended
 }
@@ -206,7 +206,7 @@ func (r *Request) Reject(status int, header http.Header) error {
 		return r.answered
 	}
 	r.answered = ErrAnswered
-	r.cancel(&SessionError{By: Us, Err: fmt.Errorf("wt: request rejected with status %d", status)})
+	r.cancel(&SessionError{By: Us, Via: ViaAnswer, Err: fmt.Errorf("wt: request rejected with status %d", status)})
 	return answer(r.stream, b)
 }
 
@@ -246,10 +246,10 @@ func (r *Request) abandon() {
 	if r.answered != nil {
 		return
 	}
-	ended := &SessionError{By: Transport, Err: context.Cause(r.stream.Context())}
+	ended := lostConnection(context.Cause(r.stream.Context()))
 	var cancelled *quic.StreamError
 	if errors.As(ended.Err, &cancelled) {
-		ended = &SessionError{By: Peer, Remote: true, Err: newStreamError(cancelled)}
+		ended = resetByPeer(cancelled)
 	}
 	r.answered = ended
 	r.cancel(ended)

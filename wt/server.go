@@ -71,6 +71,17 @@ type ServerConfig struct {
 	// MaxQueuedDatagrams bounds the datagrams of a session that the application
 	// has not received. The default is 128; beyond it the oldest are dropped.
 	MaxQueuedDatagrams int
+	// MaxDatagramAge is how long a received datagram waits for the application at
+	// most; then it is dropped. The default is without limit.
+	MaxDatagramAge time.Duration
+	// MaxOutgoingDatagrams bounds the datagrams of a session that wait for the
+	// network, in front of the 32 that QUIC holds for a connection. The default is
+	// 32; see [Session.SendDatagram], [Session.TrySendDatagram] and
+	// [Session.PushDatagram] for what happens beyond it.
+	MaxOutgoingDatagrams int
+	// MaxOutgoingDatagramAge is how long a datagram waits there at most; then it is
+	// dropped. The default is without limit.
+	MaxOutgoingDatagramAge time.Duration
 	// MaxHeaderBytes bounds the fields of a request: encoded, and decoded with 32
 	// bytes a field more. The default is 16 KiB; more is answered with 431.
 	MaxHeaderBytes int
@@ -98,6 +109,7 @@ const (
 	defaultPendingStreams      = 24
 	defaultPendingDatagrams    = 16
 	defaultQueuedDatagrams     = 128
+	defaultOutgoingDatagrams   = 32
 	defaultHeaderBytes         = 16 << 10
 	defaultHandshakeTimeout    = 10 * time.Second
 	defaultStreamHeaderTimeout = 5 * time.Second
@@ -155,6 +167,9 @@ func NewServer(config ServerConfig) (*Server, error) {
 		setDefault("MaxPendingStreams", &config.MaxPendingStreams, defaultPendingStreams),
 		setDefault("MaxPendingDatagrams", &config.MaxPendingDatagrams, defaultPendingDatagrams),
 		setDefault("MaxQueuedDatagrams", &config.MaxQueuedDatagrams, defaultQueuedDatagrams),
+		setDefault("MaxDatagramAge", &config.MaxDatagramAge, 0),
+		setDefault("MaxOutgoingDatagrams", &config.MaxOutgoingDatagrams, defaultOutgoingDatagrams),
+		setDefault("MaxOutgoingDatagramAge", &config.MaxOutgoingDatagramAge, 0),
 		setDefault("MaxHeaderBytes", &config.MaxHeaderBytes, defaultHeaderBytes),
 		setDefault("HandshakeTimeout", &config.HandshakeTimeout, defaultHandshakeTimeout),
 		setDefault("StreamHeaderTimeout", &config.StreamHeaderTimeout, defaultStreamHeaderTimeout),
@@ -175,6 +190,11 @@ func NewServer(config ServerConfig) (*Server, error) {
 			maxPendingStreams:   config.MaxPendingStreams,
 			maxPendingDatagrams: config.MaxPendingDatagrams,
 			maxQueuedDatagrams:  config.MaxQueuedDatagrams,
+			maxDatagramAge:      config.MaxDatagramAge,
+
+			maxOutgoingDatagrams:   config.MaxOutgoingDatagrams,
+			maxOutgoingDatagramAge: config.MaxOutgoingDatagramAge,
+
 			maxHeaderBytes:      config.MaxHeaderBytes,
 			maxSessionData:      config.MaxSessionData,
 			maxStreams:          config.MaxIncomingStreams,
@@ -266,13 +286,15 @@ func (s *Server) Serve(packets net.PacketConn) error {
 	s.mu.Unlock()
 	defer s.connections.Done()
 
-	var own sync.WaitGroup
+	var own, rousing sync.WaitGroup
+	rouser := newRouser()
+	rousing.Go(rouser.run)
 	for {
 		var q *quic.Conn
 		if q, err = listener.Accept(context.Background()); err != nil {
 			break
 		}
-		own.Go(func() { s.serveConn(q) })
+		own.Go(func() { s.serveConn(q, rouser) })
 	}
 	if errors.Is(err, quic.ErrServerClosed) {
 		err = ErrServerClosed
@@ -280,6 +302,8 @@ func (s *Server) Serve(packets net.PacketConn) error {
 		err = fmt.Errorf("wt: accept: %w", err)
 	}
 	own.Wait()
+	rouser.stop()
+	rousing.Wait()
 	s.mu.Lock()
 	delete(s.serving, transport)
 	s.mu.Unlock()
@@ -287,7 +311,7 @@ func (s *Server) Serve(packets net.PacketConn) error {
 }
 
 // serveConn serves one connection to its end.
-func (s *Server) serveConn(q *quic.Conn) {
+func (s *Server) serveConn(q *quic.Conn, rouser *rouser) {
 	c := newConn(q, false, s.limits, s.config.Logger)
 	c.serve = s.serveRequest
 	s.mu.Lock()
@@ -308,6 +332,8 @@ func (s *Server) serveConn(q *quic.Conn) {
 		_ = q.CloseWithError(codeInternalError, "")
 		return
 	}
+	rouser.add(c)
+	defer rouser.remove(c)
 	c.run()
 }
 

@@ -190,7 +190,7 @@ func TestShutdown(t *testing.T) {
 			if err := server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 3*time.Second {
 				t.Errorf("Shutdown returned %v after %v", err, time.Since(began))
 			}
-			wantSessionError(t, context.Cause(session.Context()), wt.Transport, 0, "")
+			wantSessionError(t, context.Cause(session.Context()), wt.Us, 0, "")
 			check(t, client.Close())
 		})
 	})

@@ -38,9 +38,9 @@ type Session struct {
 
 	bidi      *queue[*Stream]
 	uni       *queue[*ReceiveStream]
-	datagrams *queue[[]byte]
-
-	droppedDatagrams atomic.Uint64
+	incoming  incoming
+	outgoing  outgoing
+	receiving eitherContext
 
 	// drained is closed once the peer asked to drain, by capsule or GOAWAY.
 	drained   chan struct{}
@@ -68,19 +68,20 @@ type Session struct {
 // by cancel with the *SessionError.
 func newSession(ctx context.Context, cancel context.CancelCauseFunc, c *conn, stream *quic.Stream, frames *frameReader) *Session {
 	s := &Session{
-		conn:      c,
-		id:        uint64(stream.StreamID()),
-		stream:    stream,
-		frames:    frames,
-		ctx:       ctx,
-		cancel:    cancel,
-		bidi:      newQueue[*Stream](),
-		uni:       newQueue[*ReceiveStream](),
-		datagrams: newQueue[[]byte](),
-		drained:   make(chan struct{}),
-		done:      make(chan struct{}),
-		streams:   make(map[*halves]struct{}),
+		conn:    c,
+		id:      uint64(stream.StreamID()),
+		stream:  stream,
+		frames:  frames,
+		ctx:     ctx,
+		cancel:  cancel,
+		bidi:    newQueue[*Stream](),
+		uni:     newQueue[*ReceiveStream](),
+		drained: make(chan struct{}),
+		done:    make(chan struct{}),
+		streams: make(map[*halves]struct{}),
 	}
+	s.incoming.queue = newQueue[incomingDatagram]()
+	s.outgoing.init(&c.sender, s)
 	s.outbox.session = s
 	return s
 }
@@ -125,6 +126,7 @@ func (s *Session) finish(ended *SessionError, code quic.StreamErrorCode) {
 	for _, h := range streams {
 		h.abandon()
 	}
+	s.receiving.close()
 	s.conn.removeRequest(s.id)
 }
 
@@ -136,7 +138,7 @@ func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
 		typ, _, err := capsules.next()
 		if errors.Is(err, io.EOF) {
 			// draft-ietf-webtrans-http3-16 §6: as a close with code 0.
-			return &SessionError{By: Peer, Remote: true}, 0
+			return &SessionError{By: Peer, Remote: true, Via: ViaFIN}, 0
 		}
 		var code uint32
 		var reason string
@@ -153,7 +155,7 @@ func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
 					code, reason, err = parseCloseCapsule(value)
 				}
 				if err == nil {
-					ended := &SessionError{Code: code, Reason: reason, By: Peer, Remote: true}
+					ended := &SessionError{Code: code, Reason: reason, By: Peer, Remote: true, Via: ViaCapsule}
 					s.end(ended)
 					return ended, s.awaitFIN(capsules)
 				}
@@ -189,14 +191,14 @@ func (s *Session) broken(err error) (*SessionError, quic.StreamErrorCode) {
 	switch {
 	case errors.As(err, &rule):
 		_ = s.conn.fail(err)
-		return &SessionError{By: Us, Err: err}, quic.StreamErrorCode(rule.code)
+		return brokenRule(rule), quic.StreamErrorCode(rule.code)
 	case errors.As(err, &cancelled):
-		return &SessionError{By: Peer, Remote: true, Err: newStreamError(cancelled)}, codeSessionGone
+		return resetByPeer(cancelled), codeSessionGone
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		// Only a session that was closed has a deadline: the peer did not answer.
 		return &SessionError{By: Us, Err: err}, codeSessionGone
 	default:
-		return &SessionError{By: Transport, Err: err}, codeSessionGone
+		return lostConnection(err), codeSessionGone
 	}
 }
 
@@ -215,6 +217,7 @@ func (s *Session) end(err *SessionError) bool {
 	s.mu.Unlock()
 	s.conn.freeSession(s)
 	s.cancel(err)
+	s.outgoing.end()
 	for _, h := range streams {
 		h.interrupt()
 	}
@@ -246,14 +249,62 @@ func (s *Session) Close() error { return s.CloseWithError(0, "") }
 // returns nil (draft-ietf-webtrans-http3-16 §6).
 func (s *Session) CloseWithError(code uint32, reason string) error {
 	reason = closeReason(reason)
-	if s.end(&SessionError{Code: code, Reason: reason, By: Us}) {
-		deadline := time.Now().Add(s.conn.limits.closeTimeout)
-		_ = s.stream.SetReadDeadline(deadline)
-		_ = s.stream.SetWriteDeadline(deadline)
+	if s.end(&SessionError{Code: code, Reason: reason, By: Us, Via: ViaCapsule}) {
+		s.limitClose()
 		s.outbox.sendClose(code, reason)
 	}
 	s.awaitRelease()
 	return nil
+}
+
+// Finish ends the session by ending its CONNECT stream, without a close: the
+// peer sees code 0 and no reason (draft-ietf-webtrans-http3-16 §6). In all else
+// it is as [Session.Close], which peers that know of no close understand as well,
+// and which is to be preferred.
+func (s *Session) Finish() error {
+	if s.end(&SessionError{By: Us, Via: ViaFIN}) {
+		s.limitClose()
+		s.outbox.sendFIN()
+	}
+	s.awaitRelease()
+	return nil
+}
+
+// Reset ends the session abruptly: it resets and stops the CONNECT stream with a
+// code of HTTP/3, for example H3_INTERNAL_ERROR, 0x102. The peer learns no code
+// and no reason of the application. It waits for nothing but this side's own end
+// of the session, and returns nil. After the first call, or after the session
+// ended otherwise, it only waits.
+func (s *Session) Reset(code uint64) error {
+	if err := checkHTTPCode(code); err != nil {
+		return err
+	}
+	if s.end(&SessionError{By: Us, Via: ViaReset, HTTPCode: code}) {
+		s.resetConnect(quic.StreamErrorCode(code))
+	}
+	s.awaitRelease()
+	return nil
+}
+
+// CloseConnection ends the session with its whole connection, and with all other
+// sessions on it: QUIC's CONNECTION_CLOSE carries a code of HTTP/3, for example
+// H3_NO_ERROR, 0x100, and a reason, of which QUIC sends what fits a packet. It
+// returns nil, and does nothing after the connection's end.
+func (s *Session) CloseConnection(code uint64, reason string) error {
+	if err := checkHTTPCode(code); err != nil {
+		return err
+	}
+	s.end(&SessionError{By: Us, Via: ViaConnection, HTTPCode: code, Reason: reason})
+	_ = s.conn.quic.CloseWithError(quic.ApplicationErrorCode(code), reason)
+	s.awaitRelease()
+	return nil
+}
+
+// limitClose bounds the wait for the peer's answer to a close.
+func (s *Session) limitClose() {
+	deadline := time.Now().Add(s.conn.limits.closeTimeout)
+	_ = s.stream.SetReadDeadline(deadline)
+	_ = s.stream.SetWriteDeadline(deadline)
 }
 
 // awaitRelease waits until nothing is left of an ended session.
@@ -264,14 +315,19 @@ func (s *Session) awaitRelease() {
 	}
 }
 
+// resetConnect ends both directions of the CONNECT stream abruptly.
+func (s *Session) resetConnect(code quic.StreamErrorCode) {
+	if s.outbox.endUnwritten() {
+		s.stream.CancelWrite(code)
+	}
+	s.stream.CancelRead(code)
+}
+
 // violate ends the session because the peer broke a rule outside of the CONNECT
 // stream.
 func (s *Session) violate(rule *protocolError) {
-	if s.end(&SessionError{By: Us, Err: rule}) {
-		if s.outbox.endUnwritten() {
-			s.stream.CancelWrite(quic.StreamErrorCode(rule.code))
-		}
-		s.stream.CancelRead(quic.StreamErrorCode(rule.code))
+	if s.end(brokenRule(rule)) {
+		s.resetConnect(quic.StreamErrorCode(rule.code))
 	}
 }
 
@@ -359,7 +415,7 @@ func (s *Session) translate(err error) error {
 		return ErrStreamClosed
 	case isTransportError(err):
 		// The stream learns of the end before the session does.
-		s.end(&SessionError{By: Transport, Err: err})
+		s.end(lostConnection(err))
 		return s.endedWith()
 	default:
 		return err

@@ -160,7 +160,7 @@ func TestTransportLost(t *testing.T) {
 			}
 			<-gone.Context().Done()
 			<-left.Context().Done()
-			wantSessionError(t, context.Cause(gone.Context()), wt.Transport, 0, "")
+			wantSessionError(t, context.Cause(gone.Context()), wt.Us, 0, "")
 		})
 	}
 }

@@ -52,7 +52,7 @@ type halves struct {
 	// Under flow control alone: the write deadline, in nanoseconds since 1970, 0 for
 	// none; and the account of what was received, guarded by the flow's mu.
 	writeDeadline atomic.Int64
-	in            incoming
+	in            account
 	onEnd         atomic.Pointer[func()]
 
 	// over counts the directions that have ended, as a set of bits.
@@ -230,13 +230,13 @@ func (h *halves) close() error {
 	return nil
 }
 
-func (h *halves) cancelWrite(code uint32) {
+func (h *halves) cancelWrite(code quic.StreamErrorCode) {
 	// The receiver learns of the reset only if it knows the stream's session, so
 	// the header goes first (draft-ietf-webtrans-http3-16 §4.4).
 	if h.headerState.Load() == headerDue {
-		h.cancelUnsent(httpCode(code))
+		h.cancelUnsent(code)
 	}
-	h.send.CancelWrite(httpCode(code))
+	h.send.CancelWrite(code)
 	h.finish(sendOver)
 }
 
@@ -278,8 +278,8 @@ func (h *halves) read(p []byte) (int, error) {
 	return n, h.session.translate(err)
 }
 
-func (h *halves) cancelRead(code uint32) {
-	h.receive.CancelRead(httpCode(code))
+func (h *halves) cancelRead(code quic.StreamErrorCode) {
+	h.receive.CancelRead(code)
 	h.finishReceive()
 }
 
@@ -384,12 +384,21 @@ func (s *Stream) Close() error { return s.h.close() }
 
 // CancelRead tells the peer to stop sending, with an application's code. Reads
 // return a *[StreamError] from then on. After the end was read it does nothing.
-func (s *Stream) CancelRead(code uint32) { s.h.cancelRead(code) }
+func (s *Stream) CancelRead(code uint32) { s.h.cancelRead(httpCode(code)) }
 
 // CancelWrite resets the sending side, with an application's code. What was
 // written and not yet delivered may be lost. Writes return a *[StreamError] from
 // then on.
-func (s *Stream) CancelWrite(code uint32) { s.h.cancelWrite(code) }
+func (s *Stream) CancelWrite(code uint32) { s.h.cancelWrite(httpCode(code)) }
+
+// CancelReadHTTP is [Stream.CancelRead] with a code of HTTP/3 in place of an
+// application's, for example H3_REQUEST_CANCELLED, 0x10c. Of a code above 62 bits
+// the upper ones are cut off.
+func (s *Stream) CancelReadHTTP(code uint64) { s.h.cancelRead(rawCode(code)) }
+
+// CancelWriteHTTP is [Stream.CancelWrite] with a code of HTTP/3 itself, as
+// [Stream.CancelReadHTTP].
+func (s *Stream) CancelWriteHTTP(code uint64) { s.h.cancelWrite(rawCode(code)) }
 
 // SetDeadline sets both deadlines. Zero means none.
 func (s *Stream) SetDeadline(t time.Time) error {
@@ -434,7 +443,10 @@ func (s *SendStream) TryWriteAll(p []byte) error { return s.h.tryWriteAll(p) }
 func (s *SendStream) Close() error { return s.h.close() }
 
 // CancelWrite is as [Stream.CancelWrite].
-func (s *SendStream) CancelWrite(code uint32) { s.h.cancelWrite(code) }
+func (s *SendStream) CancelWrite(code uint32) { s.h.cancelWrite(httpCode(code)) }
+
+// CancelWriteHTTP is as [Stream.CancelWriteHTTP].
+func (s *SendStream) CancelWriteHTTP(code uint64) { s.h.cancelWrite(rawCode(code)) }
 
 // SetWriteDeadline is as [Stream.SetWriteDeadline].
 func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.h.setWriteDeadline(t) }
@@ -454,7 +466,10 @@ func (s *SendStream) StreamID() int64 { return s.h.id }
 func (s *ReceiveStream) Read(p []byte) (int, error) { return s.h.read(p) }
 
 // CancelRead is as [Stream.CancelRead].
-func (s *ReceiveStream) CancelRead(code uint32) { s.h.cancelRead(code) }
+func (s *ReceiveStream) CancelRead(code uint32) { s.h.cancelRead(httpCode(code)) }
+
+// CancelReadHTTP is as [Stream.CancelReadHTTP].
+func (s *ReceiveStream) CancelReadHTTP(code uint64) { s.h.cancelRead(rawCode(code)) }
 
 // SetReadDeadline is as [Stream.SetReadDeadline].
 func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.h.setReadDeadline(t) }

@@ -1,0 +1,174 @@
+package wt
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Most connections of a large server are idle most of the time, and what an idle
+// one costs is the stacks of the goroutines that wait on it. Two have to wait at
+// all times: the one that accepts bidirectional streams, and the one that reads
+// the session's CONNECT stream. The others, of which the critical streams,
+// unidirectional streams and unclaimed datagrams have one each, are the
+// connection's watchers. A server's connection that has been quiet sends them
+// away, and has them back once packets have come: it sleeps.
+//
+// An application that waits for unidirectional streams or datagrams keeps their
+// watcher, or is it, so to it sleep makes no difference. Everything else that a
+// peer sends to a sleeping connection is noticed rousePeriod later at most.
+
+const (
+	// rousePeriod is how often a server looks which connections got packets.
+	rousePeriod = 250 * time.Millisecond
+	// quietPeriods is how many periods without packets put a connection to sleep.
+	quietPeriods = 2
+)
+
+// watchers are the goroutines that a connection has while it is awake.
+type watchers struct {
+	// Guarded by the connection's mu.
+	awake      context.Context // nil while the connection sleeps
+	sleep      context.CancelFunc
+	critical   []*criticalStream
+	uniRunning bool // somebody accepts unidirectional streams
+	uniWanted  bool // an application does, so the connection's sleep leaves them
+}
+
+// wake brings the watchers back. It does nothing while the connection is awake.
+func (c *conn) wake() {
+	c.mu.Lock()
+	if c.ended || c.watchers.awake != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.watchers.awake, c.watchers.sleep = context.WithCancel(context.Background())
+	c.acceptUniLocked()
+	critical := c.watchers.critical
+	c.mu.Unlock()
+	for _, stream := range critical {
+		stream.start()
+	}
+	c.startPump()
+}
+
+// sleep sends the watchers away, except those that are in the middle of
+// something.
+func (c *conn) sleep() {
+	c.mu.Lock()
+	if c.watchers.awake == nil {
+		c.mu.Unlock()
+		return
+	}
+	c.watchers.sleep()
+	c.watchers.awake, c.watchers.sleep = nil, nil
+	critical := c.watchers.critical
+	c.mu.Unlock()
+	for _, stream := range critical {
+		stream.stop()
+	}
+}
+
+// acceptUniLocked has unidirectional streams accepted, as long as the connection
+// is awake or an application waits for them.
+func (c *conn) acceptUniLocked() {
+	if c.ended || c.quic.Context().Err() != nil || c.watchers.uniRunning || c.watchers.awake == nil && !c.watchers.uniWanted {
+		return
+	}
+	c.watchers.uniRunning = true
+	ctx := c.watchers.awake
+	if c.watchers.uniWanted {
+		ctx = context.Background()
+	}
+	c.goroutines.Go(func() {
+		c.acceptUniStreams(ctx)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.watchers.uniRunning = false
+		c.acceptUniLocked() // it may have been wanted again, just then
+	})
+}
+
+// wantUni keeps unidirectional streams accepted from now on.
+func (c *conn) wantUni() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watchers.uniWanted = true
+	c.acceptUniLocked()
+}
+
+// startPump has datagrams taken from QUIC while no application does, if the
+// connection is awake.
+func (c *conn) startPump() {
+	c.mu.Lock()
+	ctx := c.watchers.awake
+	c.mu.Unlock()
+	if ctx != nil && !c.receiver.leading.Load() {
+		c.spawn(func() { c.receiver.pump(ctx) })
+	}
+}
+
+// rouser puts the quiet ones of a server's connections to sleep and wakes those
+// that got packets. One goroutine does it for all.
+type rouser struct {
+	done chan struct{}
+
+	// Guarded by mu.
+	mu    sync.Mutex
+	conns map[*conn]*heartbeat
+}
+
+// heartbeat is what the rouser knows of a connection.
+type heartbeat struct {
+	packets uint64 // received
+	quiet   int    // periods without a packet
+}
+
+func newRouser() *rouser {
+	return &rouser{done: make(chan struct{}), conns: make(map[*conn]*heartbeat)}
+}
+
+func (r *rouser) add(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conns[c] = &heartbeat{}
+}
+
+func (r *rouser) remove(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c)
+}
+
+// stop lets run return.
+func (r *rouser) stop() { close(r.done) }
+
+// run looks after the connections until stop.
+func (r *rouser) run() {
+	ticker := time.NewTicker(rousePeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.done:
+			return
+		case <-ticker.C:
+			r.look()
+		}
+	}
+}
+
+func (r *rouser) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c, h := range r.conns {
+		packets := c.quic.ConnectionStats().PacketsReceived
+		if packets != h.packets {
+			h.packets, h.quiet = packets, 0
+			c.wake()
+			continue
+		}
+		if h.quiet++; h.quiet == quietPeriods {
+			c.sleep()
+		}
+	}
+}
