@@ -17,6 +17,7 @@ import (
 	"github.com/quic-go/quic-go/testutils/simnet"
 
 	"github.com/tidewire/tidewire/wt"
+	"github.com/tidewire/tidewire/wt/wttest"
 )
 
 // Codes as they are on the wire, written down here again so that a wrong
@@ -144,6 +145,28 @@ func dialPeerOf(t *testing.T, config wt.ServerConfig) (*peer, *wt.Server) {
 		_ = transport.Close()
 	})
 	return &peer{t: t, conn: conn}, server
+}
+
+// peerOf connects a client made by hand, at end, to a server.
+func peerOf(t *testing.T, end net.PacketConn, host *wttest.Server) *peer {
+	t.Helper()
+	return peerWith(t, end, host, peerQUIC())
+}
+
+// peerWith is peerOf with a configuration of QUIC.
+func peerWith(t *testing.T, end net.PacketConn, host *wttest.Server, config *quic.Config) *peer {
+	t.Helper()
+	transport := &quic.Transport{Conn: end}
+	conn, err := transport.Dial(t.Context(), host.Endpoint.LocalAddr(),
+		&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}, ServerName: "localhost"}, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.CloseWithError(h3NoError, "")
+		_ = transport.Close()
+	})
+	return &peer{t: t, conn: conn}
 }
 
 func peerQUIC() *quic.Config {

@@ -104,14 +104,15 @@ func (e *Endpoint) Hold() {
 	e.holding = true
 }
 
-// Release ends [Endpoint.Hold] and sends what was kept back, oldest first.
-func (e *Endpoint) Release() { e.release(false) }
+// Release ends [Endpoint.Hold], sends what was kept back, oldest first, and
+// returns how many packets that were.
+func (e *Endpoint) Release() int { return e.release(false) }
 
 // ReleaseReversed is [Endpoint.Release] with the newest packet first, so that
 // each overtakes all those before it.
-func (e *Endpoint) ReleaseReversed() { e.release(true) }
+func (e *Endpoint) ReleaseReversed() int { return e.release(true) }
 
-func (e *Endpoint) release(reversed bool) {
+func (e *Endpoint) release(reversed bool) int {
 	e.network.mu.Lock()
 	held := e.held
 	e.held, e.holding = nil, false
@@ -122,6 +123,7 @@ func (e *Endpoint) release(reversed bool) {
 	for _, p := range held {
 		e.network.send(p)
 	}
+	return len(held)
 }
 
 // Move gives the endpoint another address, as a translator does whose binding
