@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"unicode/utf8"
 
@@ -68,6 +69,26 @@ func (c *capsuleReader) value(limit uint64) ([]byte, error) {
 	return b, incomplete(err)
 }
 
+// empty checks that the current capsule has no value.
+func (c *capsuleReader) empty() error {
+	if c.remaining > 0 {
+		// RFC 9297 §3.3
+		return streamError(codeMessageError, "capsule of %d bytes, none expected", c.remaining)
+	}
+	return nil
+}
+
+// end waits for the end of the stream, and returns nil for it. Data is an error.
+// The last capsule has been read.
+func (c *capsuleReader) end() error {
+	if _, err := io.ReadFull(c.varints.r, make([]byte, 1)); err == nil {
+		return streamError(codeMessageError, "data after WT_CLOSE_SESSION")
+	} else if !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
 // incomplete turns the end of the stream within a capsule into the error that
 // RFC 9297 §3.3 names.
 func incomplete(err error) error {
@@ -75,6 +96,17 @@ func incomplete(err error) error {
 		return streamError(codeMessageError, "stream ended within a capsule")
 	}
 	return err
+}
+
+// checkContentFields refuses fields that describe content, which a message does
+// not have where capsules follow it (RFC 9297 §3.2).
+func checkContentFields(header http.Header) error {
+	for _, name := range []string{"Content-Length", "Content-Type"} {
+		if len(header.Values(name)) > 0 {
+			return streamError(codeMessageError, "field %q in front of capsules", name)
+		}
+	}
+	return nil
 }
 
 // appendCapsule appends a DATA frame that holds one capsule.

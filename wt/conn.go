@@ -224,7 +224,7 @@ func (c *conn) removeRequest(id uint64) {
 		waiter <- nil
 	}
 	if over {
-		_ = c.quic.CloseWithError(codeNoError, "")
+		c.closeAfter(session)
 	}
 }
 

@@ -129,7 +129,9 @@ func (s *Session) readAnswer() (quic.StreamErrorCode, error) {
 			a.err = &RejectedError{Status: status, Header: header}
 			return codeRequestCancelled, a.err
 		}
-		s.subprotocol, err = chosenProtocol(header, a.offered)
+		if err = checkContentFields(header); err == nil {
+			s.subprotocol, err = chosenProtocol(header, a.offered)
+		}
 	}
 	if err == nil {
 		_ = s.stream.SetReadDeadline(time.Time{})

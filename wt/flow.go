@@ -361,9 +361,6 @@ func (f *flow) after(ok, tell bool) {
 
 // handleCapsule handles a capsule of flow control, whose value has not been read.
 func (f *flow) handleCapsule(typ uint64, capsules *capsuleReader) error {
-	if typ == capsuleMaxStreamData || typ == capsuleStreamDataBlocked {
-		return streamError(codeFlowControlError, "capsule %#x of WebTransport over HTTP/2", typ)
-	}
 	value, err := capsules.value(8)
 	if err != nil {
 		return err
@@ -394,6 +391,13 @@ func (f *flow) handleCapsule(typ uint64, capsules *capsuleReader) error {
 	a.limit, a.blocked, a.told = limit, false, false
 	f.signalLocked()
 	return nil
+}
+
+// isStreamDataCapsule reports whether a capsule is one of those that limit a
+// stream's data, which QUIC does here and which are therefore forbidden
+// (draft-ietf-webtrans-http3-16 §5.4).
+func isStreamDataCapsule(typ uint64) bool {
+	return typ == capsuleMaxStreamData || typ == capsuleStreamDataBlocked
 }
 
 // isFlowCapsule reports whether a capsule is one of flow control.

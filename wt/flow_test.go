@@ -302,7 +302,7 @@ func TestFlowControlViolations(t *testing.T) {
 	})
 	t.Run("§5.1: ignored where it is not negotiated", func(t *testing.T) {
 		p, stream, session := connectPeer(t)
-		if _, err := stream.Write(data(frame(0x190b4d3d, varints(0)), frame(0x190b4d3e, nil), closeCapsule(5, ""))); err != nil {
+		if _, err := stream.Write(data(frame(0x190b4d3d, varints(0)), frame(0x190b4d44, nil), closeCapsule(5, ""))); err != nil {
 			t.Fatal(err)
 		}
 		<-session.Context().Done()

@@ -116,6 +116,8 @@ func accepting(sessions chan<- *wt.Session) wt.Handler {
 type peer struct {
 	t    *testing.T
 	conn *quic.Conn
+	// received are the QUIC frames that came, where a test asks for them.
+	received *frameLog
 }
 
 // quicCode is a code of a connection's close.
@@ -131,12 +133,19 @@ func dialPeer(t *testing.T, config wt.ServerConfig) *peer {
 // dialPeerOf is dialPeer, and returns the server as well.
 func dialPeerOf(t *testing.T, config wt.ServerConfig) (*peer, *wt.Server) {
 	t.Helper()
+	return dialPeerWith(t, config, peerQUIC())
+}
+
+// dialPeerWith is dialPeerOf with a configuration of the client's QUIC.
+func dialPeerWith(t *testing.T, config wt.ServerConfig, quicConfig *quic.Config) (*peer, *wt.Server) {
+	t.Helper()
 	n := newNetwork(t, 0)
 	server, _ := serve(t, n.server, config)
 	transport := &quic.Transport{Conn: n.client}
+	received := &frameLog{}
 	conn, err := transport.Dial(t.Context(), &serverAddr,
 		&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}, ServerName: "localhost"},
-		peerQUIC())
+		received.trace(quicConfig))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +153,7 @@ func dialPeerOf(t *testing.T, config wt.ServerConfig) (*peer, *wt.Server) {
 		_ = conn.CloseWithError(h3NoError, "")
 		_ = transport.Close()
 	})
-	return &peer{t: t, conn: conn}, server
+	return &peer{t: t, conn: conn, received: received}, server
 }
 
 // peerOf connects a client made by hand, at end, to a server.
@@ -189,6 +198,12 @@ func listenPeer(ctx context.Context, t *testing.T, dialer wt.Dialer) (*peer, <-c
 // listenPeerWith is listenPeer with another method of the dialer.
 func listenPeerWith(ctx context.Context, t *testing.T, dialer wt.Dialer, dial func(*wt.Dialer, context.Context, string) (*wt.Session, error)) (*peer, <-chan dialed) {
 	t.Helper()
+	return listenPeerQUIC(ctx, t, dialer, dial, peerQUIC())
+}
+
+// listenPeerQUIC is listenPeerWith with a configuration of the server's QUIC.
+func listenPeerQUIC(ctx context.Context, t *testing.T, dialer wt.Dialer, dial func(*wt.Dialer, context.Context, string) (*wt.Session, error), quicConfig *quic.Config) (*peer, <-chan dialed) {
+	t.Helper()
 	n := newNetwork(t, 0)
 	identity, err := wt.NewDevIdentity()
 	if err != nil {
@@ -197,7 +212,8 @@ func listenPeerWith(ctx context.Context, t *testing.T, dialer wt.Dialer, dial fu
 	config := identity.TLSConfig()
 	config.NextProtos = []string{"h3"}
 	transport := &quic.Transport{Conn: n.server}
-	listener, err := transport.Listen(config, peerQUIC())
+	received := &frameLog{}
+	listener, err := transport.Listen(config, received.trace(quicConfig))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +236,7 @@ func listenPeerWith(ctx context.Context, t *testing.T, dialer wt.Dialer, dial fu
 		_ = conn.CloseWithError(h3NoError, "")
 		dialing.Wait()
 	})
-	return &peer{t: t, conn: conn}, result
+	return &peer{t: t, conn: conn, received: received}, result
 }
 
 // varints encodes numbers one after another.

@@ -302,6 +302,9 @@ func (s *Server) readRequest(c *conn, stream *quic.Stream, frames *frameReader) 
 	if head.scheme != "https" {
 		return nil, streamError(codeMessageError, "WebTransport over scheme %q", head.scheme)
 	}
+	if err := checkContentFields(head.header); err != nil {
+		return nil, err
+	}
 	// draft-ietf-webtrans-http3-16 §7.1: no request before the client's SETTINGS.
 	ctx, cancel := context.WithTimeout(context.Background(), c.limits.handshakeTimeout)
 	defer cancel()

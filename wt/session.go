@@ -133,6 +133,7 @@ func (s *Session) finish(ended *SessionError, code quic.StreamErrorCode) {
 // readCapsules reads capsules until the session is over. It returns why, and
 // the code to cancel the CONNECT stream with, 0 if it ended cleanly.
 func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
+	defer afterFunc(s.stream.Context(), s.stopped)()
 	capsules := newCapsuleReader(dataReader{s.frames})
 	for {
 		typ, _, err := capsules.next()
@@ -145,7 +146,11 @@ func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
 		if err == nil {
 			switch {
 			case typ == capsuleDrain:
-				s.markDraining()
+				if err = capsules.empty(); err == nil {
+					s.markDraining()
+				}
+			case isStreamDataCapsule(typ) && (s.flow != nil || s.draft >= Draft14):
+				err = streamError(codeFlowControlError, "capsule %#x of WebTransport over HTTP/2", typ)
 			case isFlowCapsule(typ) && s.flow != nil:
 				// Without flow control they are ignored (draft §5.1).
 				err = s.flow.handleCapsule(typ, capsules)
@@ -171,16 +176,38 @@ func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
 // there is an error (draft-ietf-webtrans-http3-16 §6).
 func (s *Session) awaitFIN(capsules *capsuleReader) quic.StreamErrorCode {
 	_ = s.stream.SetReadDeadline(time.Now().Add(s.conn.limits.closeTimeout))
-	_, _, err := capsules.next()
-	switch {
-	case errors.Is(err, io.EOF):
-		return 0
-	case err == nil:
-		return codeMessageError
-	default:
+	if err := capsules.end(); err != nil {
 		_, code := s.broken(err)
 		return code
 	}
+	return 0
+}
+
+// stopped runs when this side of the CONNECT stream is over. If the peer stopped
+// it, the session has ended (draft-ietf-webtrans-http3-16 §6). With a code that
+// is no error the stop belongs to a close, which may still be on its way.
+func (s *Session) stopped() {
+	stop := s.stoppedByPeer()
+	if stop == nil {
+		return
+	}
+	if stop.ErrorCode == codeNoError || stop.ErrorCode == codeSessionGone {
+		_ = s.stream.SetReadDeadline(time.Now().Add(s.conn.limits.closeTimeout))
+		return
+	}
+	if s.end(resetByPeer(stop)) {
+		s.stream.CancelRead(codeSessionGone)
+	}
+}
+
+// stoppedByPeer returns how the peer stopped this side of the CONNECT stream, or
+// nil if it did not.
+func (s *Session) stoppedByPeer() *quic.StreamError {
+	var stop *quic.StreamError
+	if errors.As(context.Cause(s.stream.Context()), &stop) && stop.Remote {
+		return stop
+	}
+	return nil
 }
 
 // broken says what an error on the CONNECT stream means to the session, and
@@ -195,7 +222,11 @@ func (s *Session) broken(err error) (*SessionError, quic.StreamErrorCode) {
 	case errors.As(err, &cancelled):
 		return resetByPeer(cancelled), codeSessionGone
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		// Only a session that was closed has a deadline: the peer did not answer.
+		// Only a session that is being closed has a deadline. The peer stopped our side
+		// and sent no close, or it did not answer ours.
+		if stop := s.stoppedByPeer(); stop != nil {
+			return resetByPeer(stop), codeSessionGone
+		}
 		return &SessionError{By: Us, Err: err}, codeSessionGone
 	default:
 		return lostConnection(err), codeSessionGone
