@@ -55,6 +55,6 @@ soak: ## what runs long: every fuzz target for FUZZ, every Go test SOAK times
 fuzz: ## every fuzz target for FUZZ
 	scripts/fuzz $(FUZZ)
 
-bench: ## benchmarks, and the broker beside its peers
+bench: ## benchmarks, the broker beside its peers, wt beside quic-go and webtransport-go
 	$(GO) test -run='^$$' -bench=. -benchmem ./...
 	scripts/bench
