@@ -56,6 +56,24 @@ var conditions = map[string]wttest.Link{
 	"narrow and lossy":    {Latency: 50 * time.Millisecond, Rate: 250_000, Queue: 32 << 10, Loss: 0.02},
 }
 
+// everySeed is a test of random conditions with n seeds, and many more in a soak.
+func everySeed(n uint64, f func(t *testing.T, seed uint64)) func(*testing.T) {
+	if soaking() {
+		n *= 40
+	}
+	return func(t *testing.T) {
+		var seed uint64
+		defer func() {
+			if t.Failed() {
+				t.Logf("with seed %d", seed)
+			}
+		}()
+		for ; seed < n && !t.Failed(); seed++ {
+			f(t, seed)
+		}
+	}
+}
+
 // noise is n bytes that no part of repeats.
 func noise(n int, seed uint64) []byte {
 	var key [32]byte
@@ -69,9 +87,9 @@ func noise(n int, seed uint64) []byte {
 // 1 MiB on one stream, and a little on each of twenty more.
 func TestStreamsUnderLoss(t *testing.T) {
 	for name, link := range conditions {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, everySeed(1, func(t *testing.T, seed uint64) {
 			synctest.Test(t, func(t *testing.T) {
-				j := join(t, link, 1, wt.ServerConfig{}, wt.Dialer{})
+				j := join(t, link, seed, wt.ServerConfig{}, wt.Dialer{})
 				var work sync.WaitGroup
 				exchange := func(label string, from, to *wt.Session, size, streams int) {
 					work.Go(func() {
@@ -112,9 +130,8 @@ func TestStreamsUnderLoss(t *testing.T) {
 					}
 					work.Wait()
 				}
-				t.Logf("%v of virtual time, %+v", time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).Round(time.Millisecond), j.network.Stats())
 			})
-		})
+		}))
 	}
 }
 
@@ -185,23 +202,21 @@ func TestDatagramsUnderLoss(t *testing.T) {
 // sides know who closed.
 func TestCloseUnderLoss(t *testing.T) {
 	for name, link := range conditions {
-		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(15) {
-				for _, side := range []string{"client", "server"} {
-					synctest.Test(t, func(t *testing.T) {
-						ends := join(t, link, seed, wt.ServerConfig{}, wt.Dialer{}).sides()[side]
-						began := time.Now()
-						check(t, ends[0].CloseWithError(4000, "through the storm"))
-						if took := time.Since(began); took > 2500*time.Millisecond {
-							t.Errorf("seed %d: the %s's close took %v", seed, side, took)
-						}
-						<-ends[1].Context().Done()
-						wantSessionError(t, context.Cause(ends[0].Context()), wt.Us, 4000, "through the storm")
-						wantSessionError(t, context.Cause(ends[1].Context()), wt.Peer, 4000, "through the storm")
-					})
-				}
+		t.Run(name, everySeed(15, func(t *testing.T, seed uint64) {
+			for _, side := range []string{"client", "server"} {
+				synctest.Test(t, func(t *testing.T) {
+					ends := join(t, link, seed, wt.ServerConfig{}, wt.Dialer{}).sides()[side]
+					began := time.Now()
+					check(t, ends[0].CloseWithError(4000, "through the storm"))
+					if took := time.Since(began); took > 2500*time.Millisecond {
+						t.Errorf("the %s's close took %v", side, took)
+					}
+					<-ends[1].Context().Done()
+					wantSessionError(t, context.Cause(ends[0].Context()), wt.Us, 4000, "through the storm")
+					wantSessionError(t, context.Cause(ends[1].Context()), wt.Peer, 4000, "through the storm")
+				})
 			}
-		})
+		}))
 	}
 }
 

@@ -166,15 +166,23 @@ func peerOf(t *testing.T, end net.PacketConn, host *wttest.Server) *peer {
 func peerWith(t *testing.T, end net.PacketConn, host *wttest.Server, config *quic.Config) *peer {
 	t.Helper()
 	transport := &quic.Transport{Conn: end}
+	p := dialBare(t, transport, host, config)
+	t.Cleanup(func() {
+		_ = p.conn.CloseWithError(h3NoError, "")
+		_ = transport.Close()
+	})
+	return p
+}
+
+// dialBare connects a client made by hand to a server, and leaves it to the
+// caller to end transport.
+func dialBare(t *testing.T, transport *quic.Transport, host *wttest.Server, config *quic.Config) *peer {
+	t.Helper()
 	conn, err := transport.Dial(t.Context(), host.Endpoint.LocalAddr(),
 		&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}, ServerName: "localhost"}, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = conn.CloseWithError(h3NoError, "")
-		_ = transport.Close()
-	})
 	return &peer{t: t, conn: conn}
 }
 
