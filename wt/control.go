@@ -46,6 +46,12 @@ func (c *conn) localSettings() settings {
 		s.initialMaxData = uint64(c.limits.maxSessionData)
 		s.initialMaxBidi = uint64(c.limits.maxStreams)
 		s.initialMaxUni = uint64(c.limits.maxUniStreams)
+		s.maxSessions = uint64(max(1, c.limits.maxSessions))
+		if c.isClient {
+			// The number means nothing, except that draft 13 takes more than one for the
+			// offer of flow control.
+			s.maxSessions = max(2, s.maxSessions)
+		}
 	}
 	return s
 }

@@ -8,9 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/quic-go/quic-go"
 )
@@ -20,8 +24,9 @@ import (
 // changed while it is in use; Dial is safe for concurrent use, except where
 // PacketConn is set.
 type Dialer struct {
-	// TLSConfig, where it is not nil, is cloned; it may give RootCAs, client
-	// certificates, the server's name. Its NextProtos are replaced.
+	// TLSConfig, where it is not nil, is cloned; it may give RootCAs, a client's
+	// certificate, the server's name, a session cache. Its NextProtos are replaced.
+	// Without RootCAs the system's authorities are trusted.
 	TLSConfig *tls.Config
 	// CertificateHashes are SHA-256 hashes of certificates in DER. If there are
 	// any, they replace certificate authorities: the server's certificate must
@@ -38,7 +43,8 @@ type Dialer struct {
 	QUICConfig *quic.Config
 	// Header holds further fields of the request.
 	Header http.Header
-	// Origin, if it is not "", is sent as the field Origin, as browsers do.
+	// Origin, if it is not "", is sent as the field Origin, as browsers do. Servers
+	// then check it. Clients that are no browsers need none.
 	Origin string
 	// Subprotocols are offered to the server, most preferred first.
 	Subprotocols []string
@@ -48,9 +54,15 @@ type Dialer struct {
 	// session has for itself, at less cost: under flow control a small write waits
 	// until it is packed. A negative number is an error.
 	MaxSessionData int64
+	// Resolver looks up names. The default is net.DefaultResolver.
+	Resolver Resolver
 	// PacketConn, where it is not nil, carries the connection in place of a new
 	// UDP socket. It serves one session at a time, and is not closed.
 	PacketConn net.PacketConn
+	// Transport, where it is not nil, carries all connections in place of a new UDP
+	// socket for each. It is not closed, and must outlive the sessions. With
+	// PacketConn it is an error.
+	Transport *quic.Transport
 	// Logger gets what happens to the connection, at level Debug. The default
 	// discards.
 	Logger *slog.Logger
@@ -108,23 +120,22 @@ func (e *RejectedError) Error() string {
 
 // Dial opens a session at an https URL, for example
 // "https://example.com:4433/chat?room=1". It waits for the server's answer until
-// ctx ends; without a deadline of ctx, QUIC's timeouts apply to the handshake
-// alone. ctx does not bound the session.
+// ctx ends, and no longer than HandshakeTimeout and AnswerTimeout together. ctx
+// does not bound the session.
+//
+// A name's addresses of both families are tried side by side, IPv6 first, 250 ms
+// apart, and the first whose handshake completes is taken (RFC 8305).
 //
 // It speaks the newest draft that the server declares. The error is a
 // *[RejectedError] if the server answered with another status than 2xx, matches
-// [ErrUnsupported] if the server has no WebTransport, and is otherwise that of
-// the network, QUIC or TLS.
+// [ErrUnsupported] if the server has no WebTransport, and is otherwise a
+// *[DialError], unless the URL or the Dialer is at fault.
 func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 	session, err := d.DialEarly(ctx, rawURL)
 	if err != nil {
 		return nil, err
 	}
-	if err := session.Ready(ctx); err != nil {
-		if ctx.Err() != nil && !session.answered() {
-			err = fmt.Errorf("wt: waiting for the server's answer: %w", err)
-		}
-		session.forget(err)
+	if err := session.awaitReady(ctx); err != nil {
 		return nil, err
 	}
 	return session, nil
@@ -143,76 +154,147 @@ func (d *Dialer) Dial(ctx context.Context, rawURL string) (*Session, error) {
 // usually; it resets further streams and drops further datagrams. So send early
 // what is little and may be sent again.
 func (d *Dialer) DialEarly(ctx context.Context, rawURL string) (*Session, error) {
-	target, err := parseTarget(rawURL)
+	p, err := d.plan(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	bounds, err := d.limits()
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := d.tlsConfig(target.Hostname())
-	if err != nil {
-		return nil, err
-	}
-	head, err := d.requestHead(target)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, bounds.handshakeTimeout,
-		fmt.Errorf("not connected within %v: %w", bounds.handshakeTimeout, context.DeadlineExceeded))
+	ctx, cancel := p.handshakeContext(ctx)
 	defer cancel()
-	addr, err := resolve(ctx, target)
+	c, released, err := p.connect(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("wt: dial: %w", err)
+		return nil, err
 	}
-	packets := d.PacketConn
-	if packets == nil {
-		if packets, err = net.ListenUDP("udp", nil); err != nil {
-			return nil, fmt.Errorf("wt: dial: %w", err)
-		}
-	}
-	transport := &quic.Transport{Conn: packets}
-	release := func() error {
-		err := transport.Close()
-		if d.PacketConn == nil {
-			err = errors.Join(err, packets.Close())
-		}
-		return err
-	}
-	streams := bounds.maxStreams
-	if streams == 0 {
-		streams = -1 // none, in quic-go's terms
-	}
-	q, err := transport.Dial(ctx, addr, tlsConfig, quicConfig(d.QUICConfig, streams, bounds.maxUniStreams))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("wt: dial: %w", err), release())
-	}
-
-	logger := d.Logger
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
-	}
-	c := newConn(q, true, bounds, logger)
-	if err := c.start(); err != nil {
-		_ = q.CloseWithError(codeInternalError, "")
-		return nil, errors.Join(err, release())
-	}
-	released := make(chan struct{})
-	go func() { // the session's Close waits for released, and so does a failed Dial
-		defer close(released)
-		c.run()
-		if err := release(); err != nil {
-			logger.Debug("socket not closed", slog.Any("error", err))
-		}
-	}()
-	session, err := c.request(ctx, head, slices.Clone(d.Subprotocols), released)
+	session, err := c.request(ctx, p.head, p.subprotocols, released)
 	if err != nil {
 		c.closeUnused(err)
 		<-released
 		return nil, err
 	}
 	return session, nil
+}
+
+// plan is a dial whose parameters have been checked.
+type plan struct {
+	dialer       *Dialer
+	server       string // host and port as the URL has them
+	race         race
+	tls          *tls.Config
+	quic         *quic.Config
+	limits       limits
+	head         requestHead
+	subprotocols []string
+	logger       *slog.Logger
+}
+
+func (d *Dialer) plan(rawURL string) (*plan, error) {
+	target, err := parseTarget(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{
+		dialer:       d,
+		server:       target.Host,
+		subprotocols: slices.Clone(d.Subprotocols),
+		logger:       d.Logger,
+	}
+	p.race = race{resolver: d.Resolver, host: target.Hostname(), port: 443}
+	if port := target.Port(); port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("wt: URL %q has port %q", rawURL, port)
+		}
+		p.race.port = uint16(n)
+	}
+	// The zone of an address means something on this machine alone.
+	name, _, zoned := strings.Cut(target.Hostname(), "%")
+	if zoned {
+		target.Host = net.JoinHostPort(name, strconv.Itoa(int(p.race.port)))
+	}
+	if d.Transport != nil && d.PacketConn != nil {
+		return nil, errors.New("wt: Dialer has both Transport and PacketConn")
+	}
+	if p.race.resolver == nil {
+		p.race.resolver = net.DefaultResolver
+	}
+	if p.logger == nil {
+		p.logger = slog.New(slog.DiscardHandler)
+	}
+	if p.limits, err = d.limits(); err != nil {
+		return nil, err
+	}
+	if p.tls, err = d.tlsConfig(name); err != nil {
+		return nil, err
+	}
+	if p.head, err = d.requestHead(target); err != nil {
+		return nil, err
+	}
+	streams := p.limits.maxStreams
+	if streams == 0 {
+		streams = -1 // none, in quic-go's terms
+	}
+	p.quic = quicConfig(d.QUICConfig, streams, p.limits.maxUniStreams)
+	if p.quic.HandshakeIdleTimeout == 0 {
+		p.quic.HandshakeIdleTimeout = p.limits.handshakeTimeout
+	}
+	return p, nil
+}
+
+// handshakeContext bounds ctx by HandshakeTimeout.
+func (p *plan) handshakeContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, p.limits.handshakeTimeout,
+		fmt.Errorf("not done within %v: %w", p.limits.handshakeTimeout, context.DeadlineExceeded))
+}
+
+// connect returns a running connection, and what is closed when nothing is left
+// of it.
+func (p *plan) connect(ctx context.Context) (*conn, <-chan struct{}, error) {
+	transport, release, err := p.transport()
+	if err != nil {
+		return nil, nil, &DialError{Step: StepConnect, Server: p.server, Err: err}
+	}
+	p.race.dial = func(ctx context.Context, addr netip.AddrPort) (*quic.Conn, error) {
+		return transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), p.tls, p.quic)
+	}
+	q, resolved, err := p.race.run(ctx)
+	if err != nil {
+		step := StepConnect
+		if !resolved {
+			step = StepResolve
+		}
+		return nil, nil, errors.Join(&DialError{Step: step, Server: p.server, Err: err}, release())
+	}
+	c := newConn(q, true, p.limits, p.logger)
+	if err := c.start(); err != nil {
+		_ = q.CloseWithError(codeInternalError, "")
+		return nil, nil, errors.Join(&DialError{Step: StepSettings, Server: p.server, Err: err}, release())
+	}
+	released := make(chan struct{})
+	go func() { // the session's Close waits for released, and so does a failed Dial
+		defer close(released)
+		c.run()
+		if err := release(); err != nil {
+			p.logger.Debug("socket not closed", slog.Any("error", err))
+		}
+	}()
+	return c, released, nil
+}
+
+// transport returns what carries the connection, and what releases it in the end.
+func (p *plan) transport() (*quic.Transport, func() error, error) {
+	switch d := p.dialer; {
+	case d.Transport != nil:
+		return d.Transport, func() error { return nil }, nil
+	case d.PacketConn != nil:
+		transport := &quic.Transport{Conn: d.PacketConn}
+		return transport, transport.Close, nil
+	}
+	// One socket serves both families, where the machine has both.
+	packets, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	transport := &quic.Transport{Conn: packets}
+	return transport, func() error { return errors.Join(transport.Close(), packets.Close()) }, nil
 }
 
 // limits checks the limits of the dialer and fills in the defaults.
@@ -273,36 +355,12 @@ func parseTarget(rawURL string) (*url.URL, error) {
 		return nil, fmt.Errorf("wt: URL %q has scheme %q, not https", rawURL, target.Scheme)
 	case target.Hostname() == "":
 		return nil, fmt.Errorf("wt: URL %q has no host", rawURL)
+	case strings.ContainsFunc(target.Host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return nil, fmt.Errorf("wt: URL %q has a host that is not ASCII; its form with xn-- is needed", rawURL)
 	case target.Fragment != "" || target.User != nil:
 		return nil, fmt.Errorf("wt: URL %q has a fragment or user information", rawURL)
 	}
 	return target, nil
-}
-
-// resolve returns the UDP address of the target. The first address of the name
-// is taken.
-func resolve(ctx context.Context, target *url.URL) (*net.UDPAddr, error) {
-	service := target.Port()
-	if service == "" {
-		service = "443"
-	}
-	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
-	if err != nil {
-		return nil, err
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", target.Hostname())
-	if err != nil {
-		return nil, err
-	}
-	// Loopback names resolve to ::1 first on many machines where servers bind
-	// 127.0.0.1; both are this machine.
-	chosen := addrs[0]
-	for _, addr := range addrs {
-		if chosen.IsLoopback() && addr.Unmap().Is4() {
-			chosen = addr
-		}
-	}
-	return &net.UDPAddr{IP: chosen.Unmap().AsSlice(), Port: port, Zone: chosen.Zone()}, nil
 }
 
 func (d *Dialer) tlsConfig(host string) (*tls.Config, error) {
@@ -321,7 +379,13 @@ func (d *Dialer) tlsConfig(host string) (*tls.Config, error) {
 		}
 		// The check by hash takes the place of the usual one.
 		config.InsecureSkipVerify = true
-		config.VerifyConnection = verifyHash(slices.Clone(d.CertificateHashes))
+		verify, more := verifyHash(slices.Clone(d.CertificateHashes)), config.VerifyConnection
+		config.VerifyConnection = func(state tls.ConnectionState) error {
+			if err := verify(state); err != nil || more == nil {
+				return err
+			}
+			return more(state)
+		}
 	} else if d.InsecureSkipVerify {
 		config.InsecureSkipVerify = true
 	}

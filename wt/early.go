@@ -29,6 +29,7 @@ type Response struct {
 // awaitedAnswer is what a client's session knows of the server's answer.
 type awaitedAnswer struct {
 	// Static.
+	server  string   // host and port of the URL
 	offered []string // subprotocols
 	// done is closed when the answer has come, or it is known that none will.
 	done chan struct{}
@@ -48,17 +49,16 @@ type awaitedAnswer struct {
 func (c *conn) request(ctx context.Context, head requestHead, offered []string, released <-chan struct{}) (*Session, error) {
 	if err := c.awaitSettings(ctx); err != nil {
 		var broken *protocolError
-		if errors.As(err, &broken) {
-			return nil, unsupported("it declares no datagrams")
+		if !errors.As(err, &broken) {
+			return nil, &DialError{Step: StepSettings, Server: head.authority, Err: err}
 		}
-		return nil, fmt.Errorf("wt: waiting for the server's SETTINGS: %w", err)
+		if newest, ok := c.peer.newestDraft(); ok {
+			return nil, unsupported(fmt.Sprintf("it declares %v, but no datagrams", newest))
+		}
 	}
-	draft, ok := c.peer.newestDraft()
-	switch {
-	case !ok:
-		return nil, unsupported("its SETTINGS name no draft of it")
-	case !c.peer.connectProtocol && draft >= Draft07:
-		return nil, unsupported("its SETTINGS do not enable extended CONNECT")
+	draft, err := c.serverDraft()
+	if err != nil {
+		return nil, err
 	}
 	head.protocol = draft.token()
 	if draft == Draft02 {
@@ -70,12 +70,12 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string, 
 	}
 	stream, err := c.quic.OpenStreamSync(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("wt: opening the CONNECT stream: %w", err)
+		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: err}
 	}
 	sessionCtx, cancel := context.WithCancelCause(context.Background())
 	s := newSession(sessionCtx, cancel, c, stream, newFrameReader(stream))
 	s.draft, s.released = draft, released
-	s.answer = &awaitedAnswer{offered: offered, done: make(chan struct{})}
+	s.answer = &awaitedAnswer{server: head.authority, offered: offered, done: make(chan struct{})}
 	s.flow = newFlow(s, c.localSettings(), c.peer)
 	// Draft 16 lets capsules go before the answer (§3.2); the earlier ones leave
 	// them to RFC 9297 §3.2, which begins the capsules with the answer.
@@ -100,12 +100,41 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string, 
 	if err != nil {
 		cancel(&SessionError{By: Us, Via: ViaAnswer, Err: err})
 		c.removeRequest(s.id)
-		return nil, fmt.Errorf("wt: sending the request: %w", answerError(err))
+		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: answerError(err)}
 	}
 	return s, nil
 }
 
-func unsupported(why string) error { return fmt.Errorf("%w: %s", ErrUnsupported, why) }
+// serverDraft returns the newest draft that the server declares and satisfies the
+// requirements of (draft-ietf-webtrans-http3-16 §3.1).
+func (c *conn) serverDraft() (Draft, error) {
+	declared := c.peer
+	newest, ok := declared.newestDraft()
+	if !ok {
+		return 0, fmt.Errorf("%w: its SETTINGS name no draft of it", ErrUnsupported)
+	}
+	missing := ""
+	if !c.quic.ConnectionState().SupportsStreamResetPartialDelivery.Remote {
+		missing = "its transport parameters lack reset_stream_at"
+		declared.enabled, declared.maxSessions = 0, 0
+	}
+	if !declared.connectProtocol {
+		// Drafts 02 to 06 take it as implied.
+		missing = "its SETTINGS do not enable extended CONNECT"
+		declared.enabled, declared.maxSessions, declared.maxSessionsDraft7 = 0, 0, 0
+	}
+	draft, ok := declared.newestDraft()
+	if !ok {
+		return 0, unsupported(fmt.Sprintf("it declares %v, but %s", newest, missing))
+	}
+	return draft, nil
+}
+
+// unsupported is the error of a server that declares WebTransport and lacks what
+// it requires. The connection is closed with its code.
+func unsupported(why string) error {
+	return fmt.Errorf("%w: %w", ErrUnsupported, streamError(codeRequirementsNotMet, "%s", why))
+}
 
 // answerError tells the reset of a request from other errors.
 func answerError(err error) error {
@@ -167,7 +196,7 @@ func (s *Session) readAnswer() (quic.StreamErrorCode, error) {
 	default:
 		err = answerError(err)
 	}
-	a.err = fmt.Errorf("wt: request: %w", err)
+	a.err = &DialError{Step: StepRequest, Server: a.server, Err: err}
 	return code, a.err
 }
 
@@ -285,6 +314,20 @@ func (s *Session) Response() *Response {
 		return nil
 	}
 	return s.answer.response
+}
+
+// awaitReady waits for the answer of a session that is of use only with it, and
+// else ends the session.
+func (s *Session) awaitReady(ctx context.Context) error {
+	err := s.Ready(ctx)
+	if err == nil {
+		return nil
+	}
+	if !s.answered() && ctx.Err() != nil {
+		err = &DialError{Step: StepRequest, Server: s.answer.server, Err: err}
+	}
+	s.forget(err)
+	return err
 }
 
 // forget ends a session whose answer is not waited for any more, and waits until

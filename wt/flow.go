@@ -100,7 +100,13 @@ func (g *grant) release(n uint64) bool {
 // newFlow returns the flow control of a session between two sides that declared
 // local and remote, or nil where one of them declared none.
 func newFlow(session *Session, local, remote settings) *flow {
-	if session.draft < Draft07 || !local.flowControl() || !remote.flowControl() {
+	offered := remote.flowControl()
+	if session.request == nil && session.draft == Draft14 && remote.maxSessions > 1 {
+		// Drafts 13 and 14 take several sessions for the offer; the limits then begin
+		// at 0. A client's number means nothing, so a server goes by the limits alone.
+		offered = true
+	}
+	if session.draft < Draft07 || !local.flowControl() || !offered {
 		return nil
 	}
 	return &flow{
