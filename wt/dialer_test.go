@@ -149,34 +149,3 @@ func TestDialContext(t *testing.T) {
 		})
 	})
 }
-
-// The client speaks the newest draft that the server declares.
-func TestDraftsOfServers(t *testing.T) {
-	cases := map[string]struct {
-		settings []uint64
-		draft    wt.Draft
-		token    string
-	}{
-		"-02, as aioquic":    {[]uint64{8, 1, 0x33, 1, 0x2b603742, 1}, wt.Draft02, "webtransport"},
-		"-02 without ENABLE": {[]uint64{0x33, 1, 0x2b603742, 1}, wt.Draft02, "webtransport"},
-		"-07":                {[]uint64{8, 1, 0x33, 1, 0xc671706a, 5}, wt.Draft07, "webtransport"},
-		"-14":                {[]uint64{8, 1, 0x33, 1, 0x14e9cd29, 5, 0xc671706a, 1}, wt.Draft14, "webtransport"},
-		"-16":                {[]uint64{8, 1, 0x33, 1, 0x2c7cf000, 1, 0x14e9cd29, 1}, wt.Draft16, "webtransport-h3"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			p, result := listenPeer(t.Context(), t, wt.Dialer{})
-			p.control(settingsFrame(c.settings...))
-			stream := must(p.conn.AcceptStream(t.Context()))(t)
-			token := p.readHeaders(stream)[":protocol"]
-			p.write(stream, headers(":status", "200"))
-			answer := <-result
-			session := must(answer.session, answer.err)(t)
-			if session.Draft() != c.draft || token != c.token {
-				t.Errorf("draft %v with :protocol %q, want %v with %q", session.Draft(), token, c.draft, c.token)
-			}
-			check(t, session.Conn().CloseWithError(0, ""))
-			check(t, session.Close())
-		})
-	}
-}
