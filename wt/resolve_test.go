@@ -90,7 +90,7 @@ type host struct {
 // dialNames dials https://tide.example:4433/ by resolver, with servers at hosts,
 // and returns what the dial returned, after which time, and which addresses were
 // tried when. It is called in a bubble.
-func dialNames(t *testing.T, dialer wt.Dialer, hosts ...host) (*wt.Session, error, time.Duration, []string) {
+func dialNames(t *testing.T, dialer wt.Dialer, hosts ...host) (session *wt.Session, took time.Duration, attempts []string, err error) {
 	t.Helper()
 	router := &crossroads{seen: make(map[string]bool)}
 	network := &simnet.Simnet{Router: router}
@@ -118,12 +118,12 @@ func dialNames(t *testing.T, dialer wt.Dialer, hosts ...host) (*wt.Session, erro
 	dialer.PacketConn = client
 	dialer.CertificateHashes = [][32]byte{identity.Hash()}
 	router.began = time.Now()
-	session, err := dialer.Dial(t.Context(), "https://tide.example:4433/")
-	took := time.Since(router.began)
+	session, err = dialer.Dial(t.Context(), "https://tide.example:4433/")
+	took = time.Since(router.began)
 	if session != nil {
 		t.Cleanup(func() { _ = session.Close() })
 	}
-	return session, err, took, router.attempts()
+	return session, took, router.attempts(), err
 }
 
 // RFC 8305: which addresses are tried, in which order, and when.
@@ -233,7 +233,7 @@ func TestHappyEyeballs(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				session, err, took, attempts := dialNames(t, wt.Dialer{Resolver: c.names}, c.hosts...)
+				session, took, attempts, err := dialNames(t, wt.Dialer{Resolver: c.names}, c.hosts...)
 				if !slices.Equal(attempts, c.attempts) {
 					t.Errorf("tried %q, want %q", attempts, c.attempts)
 				}
@@ -327,7 +327,7 @@ func TestResolutionFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, err, took, _ := dialNames(t, wt.Dialer{Resolver: c.names})
+				_, took, _, err := dialNames(t, wt.Dialer{Resolver: c.names})
 				var failed *wt.DialError
 				if !errors.As(err, &failed) || failed.Step != wt.StepResolve || !c.want(err) || took != c.after {
 					t.Errorf("dial returned %v after %v", err, took)
