@@ -43,8 +43,14 @@ type Identity struct {
 // NewDevIdentity makes an identity that a browser accepts through
 // serverCertificateHashes: ECDSA P-256, valid for 13 days from now, backdated
 // by one hour. The hosts are names and IP addresses; none means localhost,
-// 127.0.0.1 and ::1.
+// 127.0.0.1 and ::1. A server that runs for longer has a [Rotation].
 func NewDevIdentity(hosts ...string) (*Identity, error) {
+	from := time.Now().Add(-identityBackdate)
+	return newSelfSigned(hosts, from, from.Add(identityLifetime))
+}
+
+// newSelfSigned makes an identity that is valid for a span of time.
+func newSelfSigned(hosts []string, from, until time.Time) (*Identity, error) {
 	if len(hosts) == 0 {
 		hosts = []string{"localhost", "127.0.0.1", "::1"}
 	}
@@ -56,12 +62,11 @@ func NewDevIdentity(hosts ...string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wt: identity: %w", err)
 	}
-	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: hosts[0]},
-		NotBefore:             now.Add(-identityBackdate),
-		NotAfter:              now.Add(identityLifetime - identityBackdate),
+		NotBefore:             from,
+		NotAfter:              until,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
