@@ -2,6 +2,7 @@ package wt
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -112,6 +113,11 @@ func newRequest(c *conn, stream *quic.Stream, frames *frameReader, head requestH
 		cancel:       cancel,
 	}, nil
 }
+
+// TLS returns the state of the connection's TLS: with PeerCertificates and
+// VerifiedChains of a client that was asked for a certificate by
+// [ServerConfig].TLSConfig, and the ServerName that it wants.
+func (r *Request) TLS() tls.ConnectionState { return r.conn.quic.ConnectionState().TLS }
 
 // Accept answers the request with success, and begins the session. Options may
 // be nil. Streams and datagrams that came before are delivered. It returns
