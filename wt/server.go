@@ -14,24 +14,42 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// alpn is the application protocol of HTTP/3 in TLS (RFC 9114 §3.1).
-const alpn = "h3"
-
 // ServerConfig configures a [Server]. TLSConfig and Handler are required, and
 // the zero value of everything else is its default. A negative limit is an
 // error.
 type ServerConfig struct {
 	// Addr is the UDP address that ListenAndServe binds. The default is
-	// "127.0.0.1:4433"; ":4433" binds all interfaces.
+	// "127.0.0.1:4433". ":4433" binds all interfaces, for IPv4 and IPv6 where the
+	// machine has both. For several addresses, call [Server.Serve] for each.
 	Addr string
-	// TLSConfig gives the certificates, as [Identity.TLSConfig] does. It is
-	// cloned; its NextProtos are replaced, and TLS 1.3 is required.
+	// TLSConfig gives the certificates, as [Identity.TLSConfig],
+	// [Rotation.TLSConfig] and [CertificateFiles.TLSConfig] do. It is cloned; its
+	// NextProtos are replaced, and TLS 1.3 is required.
+	//
+	// ClientAuth and ClientCAs ask for client certificates; [Request.TLS] has them.
+	// KeyLogWriter gets the keys with which a recording of the packets can be read.
 	TLSConfig *tls.Config
 	// QUICConfig, where it is not nil, is cloned and gives windows, keep-alive,
 	// idle timeout and tracing. Without it the keep-alive is 15 seconds, so that
-	// idle sessions live, and the rest is quic-go's default. Datagrams, partial resets and stream limits are
-	// set on top, and 0-RTT is off, because CONNECT is not safe to replay.
+	// idle sessions live, and the rest is quic-go's default. The same goes for what
+	// its GetConfigForClient returns, where nil stands for QUICConfig itself.
+	// Datagrams, partial resets and stream limits are set on top. 0-RTT is off,
+	// because CONNECT is not safe to replay (draft-ietf-webtrans-http3-16 §3.2).
 	QUICConfig *quic.Config
+	// IdleTimeout, if it is not 0, takes the place of QUICConfig.MaxIdleTimeout:
+	// after how long without a packet a connection is given up. The default is 30
+	// seconds; the client's own, if it is shorter, prevails.
+	IdleTimeout time.Duration
+	// KeepAlive, if it is not 0, takes the place of QUICConfig.KeepAlivePeriod:
+	// after how long without a packet one is sent, at most half of the idle
+	// timeout. The default is 15 seconds without a QUICConfig.
+	KeepAlive time.Duration
+	// QlogDir, if it is not "", is a directory into which a trace of each
+	// connection is written, as the file <connection id>_server.sqlog in the format
+	// qlog (JSON-SEQ). It is made if it is missing. Each connection costs a
+	// goroutine more, and each packet some hundred bytes on the disk. With a Tracer
+	// of QUICConfig it is an error.
+	QlogDir string
 	// Handler answers the requests for sessions.
 	Handler Handler
 	// CheckOrigin decides whether a request's Origin is welcome; if not, it is
@@ -46,6 +64,24 @@ type ServerConfig struct {
 	// discards.
 	Logger *slog.Logger
 
+	// RetryThreshold says when a client has to validate its address by Retry (RFC
+	// 9000 §8.1.2) before it costs more than a packet: if its handshake would be at
+	// least the RetryThreshold-th that is under way. Retry takes a round trip, so
+	// 1, which demands it of every client, is for servers under attack. Clients that
+	// bring a token of an earlier connection need none. The default is 128, or half
+	// of MaxConnections if that is less.
+	RetryThreshold int
+	// MaxConnections bounds the connections of the server, over all its sockets,
+	// those in their handshake included. More are refused with CONNECTION_REFUSED.
+	// The default is none.
+	MaxConnections int
+	// MaxConnectionsPerAddr bounds the connections from one IPv4 address, or from
+	// the /64 of an IPv6 address. More are refused with CONNECTION_REFUSED, and from
+	// half of it on, Retry is demanded, so that one who forges addresses cannot take
+	// the places of those who own them. A connection counts for the address that it
+	// began at. The default is none, because thousands of clients may be behind one
+	// address translator.
+	MaxConnectionsPerAddr int
 	// MaxSessionsPerConnection bounds the sessions that share a connection at a
 	// time, if the client negotiates flow control; else it is 1, as the drafts
 	// demand. A further request is reset with H3_REQUEST_REJECTED. The default is 1.
@@ -95,10 +131,6 @@ type ServerConfig struct {
 	StreamHeaderTimeout time.Duration
 }
 
-// defaultKeepAlive is well below QUIC's usual idle timeout of 30 seconds, and
-// keeps the bindings of most address translators.
-const defaultKeepAlive = 15 * time.Second
-
 // closeTimeout bounds the wait for the peer's answer to a close.
 const closeTimeout = 2 * time.Second
 
@@ -122,9 +154,12 @@ type Server struct {
 	// Static after construction.
 	config ServerConfig // defaults filled in
 	limits limits
+	// configFor is QUICConfig.GetConfigForClient.
+	configFor func(*quic.ClientInfo) (*quic.Config, error)
 
 	// connections counts what runs for the server: Serve calls and connections.
 	connections sync.WaitGroup
+	admissions  *admissions
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -159,7 +194,19 @@ func NewServer(config ServerConfig) (*Server, error) {
 			return nil, fmt.Errorf("wt: subprotocol %q is not a non-empty string of printable ASCII", protocol)
 		}
 	}
+	if config.QlogDir != "" && config.QUICConfig != nil && config.QUICConfig.Tracer != nil {
+		return nil, errors.New("wt: ServerConfig has both QlogDir and a QUICConfig.Tracer")
+	}
+	retryThreshold := defaultRetryThreshold
+	if config.MaxConnections > 0 {
+		retryThreshold = min(retryThreshold, max(1, config.MaxConnections/2))
+	}
 	err := errors.Join(
+		setDefault("IdleTimeout", &config.IdleTimeout, 0),
+		setDefault("KeepAlive", &config.KeepAlive, 0),
+		setDefault("RetryThreshold", &config.RetryThreshold, retryThreshold),
+		setDefault("MaxConnections", &config.MaxConnections, 0),
+		setDefault("MaxConnectionsPerAddr", &config.MaxConnectionsPerAddr, 0),
 		setDefault("MaxSessionsPerConnection", &config.MaxSessionsPerConnection, 1),
 		setDefault("MaxSessionData", &config.MaxSessionData, defaultSessionData),
 		setDefault("MaxIncomingStreams", &config.MaxIncomingStreams, defaultIncomingStreams),
@@ -182,8 +229,12 @@ func NewServer(config ServerConfig) (*Server, error) {
 			config.MaxIncomingUniStreams, minIncomingUniStreams)
 	}
 	config.TLSConfig = serverTLS(config.TLSConfig)
-	config.QUICConfig = quicConfig(config.QUICConfig, config.MaxIncomingStreams, config.MaxIncomingUniStreams)
-	return &Server{
+	var configFor func(*quic.ClientInfo) (*quic.Config, error)
+	if config.QUICConfig != nil {
+		configFor = config.QUICConfig.GetConfigForClient
+	}
+	config.QUICConfig = config.quicConfig(config.QUICConfig)
+	server := &Server{
 		config: config,
 		limits: limits{
 			maxSessions:         config.MaxSessionsPerConnection,
@@ -203,10 +254,20 @@ func NewServer(config ServerConfig) (*Server, error) {
 			streamHeaderTimeout: config.StreamHeaderTimeout,
 			closeTimeout:        closeTimeout,
 		},
+		configFor: configFor,
 		serving:   make(map[*quic.Transport]*quic.EarlyListener),
 		conns:     make(map[*conn]struct{}),
 		listening: make(chan struct{}),
-	}, nil
+	}
+	server.admissions = newAdmissions(&server.config, &server.connections)
+	return server, nil
+}
+
+// quicConfig sets what the server needs on top of base, which may be nil.
+func (config *ServerConfig) quicConfig(base *quic.Config) *quic.Config {
+	q := quicConfig(base, config.MaxIncomingStreams, config.MaxIncomingUniStreams)
+	setQUICOptions(q, config.IdleTimeout, config.KeepAlive, config.QlogDir, config.Logger)
+	return q
 }
 
 // setDefault replaces the zero value of a limit and refuses a negative one.
@@ -220,39 +281,6 @@ func setDefault[N int | int64 | time.Duration](name string, value *N, standard N
 	return nil
 }
 
-func serverTLS(base *tls.Config) *tls.Config {
-	config := base.Clone()
-	config.NextProtos = []string{alpn}
-	config.MinVersion = tls.VersionTLS13
-	if base.GetConfigForClient != nil {
-		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			chosen, err := base.GetConfigForClient(hello)
-			if chosen == nil || err != nil {
-				return chosen, err
-			}
-			chosen = chosen.Clone()
-			chosen.NextProtos = []string{alpn}
-			return chosen, nil
-		}
-	}
-	return config
-}
-
-// quicConfig sets what WebTransport needs on top of base, which may be nil.
-func quicConfig(base *quic.Config, streams, uniStreams int64) *quic.Config {
-	config := &quic.Config{KeepAlivePeriod: defaultKeepAlive}
-	if base != nil {
-		config = base.Clone()
-	}
-	config.MaxIncomingStreams = streams
-	config.MaxIncomingUniStreams = uniStreams
-	config.EnableDatagrams = true
-	config.EnableStreamResetPartialDelivery = true
-	config.Allow0RTT = false
-	config.RequireStreamCreditRelease = false
-	return config
-}
-
 // ListenAndServe binds [ServerConfig.Addr] and serves it as [Server.Serve] does.
 func (s *Server) ListenAndServe() error {
 	packets, err := net.ListenPacket("udp", s.config.Addr)
@@ -264,27 +292,52 @@ func (s *Server) ListenAndServe() error {
 
 // Serve accepts sessions on a packet connection, usually a *net.UDPConn, which
 // it owns and closes. It returns [ErrServerClosed] when Close or Shutdown has
-// finished with all connections on it, and another error if the socket fails. It may be
-// called for several sockets.
+// finished with all connections on it, and another error if the socket fails. It
+// may be called for several sockets, whose connections share the server's limits.
 func (s *Server) Serve(packets net.PacketConn) error {
-	transport := &quic.Transport{Conn: packets}
-	listener, err := transport.ListenEarly(s.config.TLSConfig, s.config.QUICConfig)
-	if err != nil {
-		return errors.Join(fmt.Errorf("wt: listen: %w", err), transport.Close(), packets.Close())
-	}
+	transport := &quic.Transport{Conn: packets, VerifySourceAddress: s.VerifySourceAddress}
+	err := s.ServeTransport(transport)
+	return errors.Join(err, transport.Close(), packets.Close())
+}
+
+// ServeTransport accepts sessions on a transport as [Server.Serve] does on a
+// packet connection. The transport may have other uses at the same time: clients
+// may dial from it, but one server alone can serve it. It remains the caller's,
+// who closes it, and its socket, after ServeTransport has returned. It gives what
+// [Server.Serve] has no fields for, such as keys for stateless resets and tokens
+// that several processes share.
+//
+// Its fields are not changed, so [ServerConfig.RetryThreshold] holds only if its
+// VerifySourceAddress is, or calls, [Server.VerifySourceAddress].
+func (s *Server) ServeTransport(transport *quic.Transport) error {
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
-		return errors.Join(ErrServerClosed, listener.Close(), transport.Close(), packets.Close())
-	}
-	s.serving[transport] = listener
-	if s.addr == nil {
-		s.addr = listener.Addr()
-		close(s.listening)
+		return ErrServerClosed
 	}
 	s.connections.Add(1)
 	s.mu.Unlock()
 	defer s.connections.Done()
+
+	config := s.config.QUICConfig.Clone()
+	config.GetConfigForClient = s.admit
+	listener, err := transport.ListenEarly(s.config.TLSConfig, config)
+	if err != nil {
+		return fmt.Errorf("wt: listen: %w", err)
+	}
+	s.mu.Lock()
+	closing := s.closing
+	if !closing {
+		s.serving[transport] = listener
+		if s.addr == nil {
+			s.addr = listener.Addr()
+			close(s.listening)
+		}
+	}
+	s.mu.Unlock()
+	if closing {
+		_ = listener.Close() // and with it what it has accepted
+	}
 
 	var own, rousing sync.WaitGroup
 	rouser := newRouser()
@@ -307,13 +360,55 @@ func (s *Server) Serve(packets net.PacketConn) error {
 	s.mu.Lock()
 	delete(s.serving, transport)
 	s.mu.Unlock()
-	return errors.Join(err, transport.Close(), packets.Close())
+	return err
+}
+
+// VerifySourceAddress reports whether a client that sends from addr has to show
+// first that it receives there, for [ServerConfig.RetryThreshold] and
+// [ServerConfig.MaxConnectionsPerAddr]. It is for the field of the same name of a
+// transport that is given to [Server.ServeTransport].
+func (s *Server) VerifySourceAddress(addr net.Addr) bool { return s.admissions.validate(addr) }
+
+// Stats returns what the server has done with connections so far.
+func (s *Server) Stats() ServerStats { return s.admissions.snapshot() }
+
+// admit decides about a client's first packet. It is the GetConfigForClient of
+// listeners.
+func (s *Server) admit(info *quic.ClientInfo) (*quic.Config, error) {
+	admission, err := s.admissions.admit(info)
+	if err != nil {
+		s.config.Logger.Debug("connection refused", slog.Any("remote", info.RemoteAddr))
+		return nil, err
+	}
+	base := s.config.QUICConfig
+	if s.configFor != nil {
+		chosen, err := s.configFor(info)
+		if err != nil {
+			return nil, err
+		}
+		if chosen != nil {
+			base = s.config.quicConfig(chosen)
+		}
+	}
+	config := base.Clone()
+	config.GetConfigForClient = nil
+	admission.tracer, config.Tracer = config.Tracer, admission.begin
+	return config, nil
 }
 
 // serveConn serves one connection to its end.
 func (s *Server) serveConn(q *quic.Conn, rouser *rouser) {
+	place := admissionOf(q)
+	place.disarm() // from here on the place is held until the handlers have returned
+	defer place.end()
 	c := newConn(q, false, s.limits, s.config.Logger)
 	c.serve = s.serveRequest
+	// Before anyone can find it and send GOAWAY.
+	if err := c.start(); err != nil {
+		s.config.Logger.Debug("connection not started", slog.Any("error", err))
+		_ = q.CloseWithError(codeInternalError, "")
+		return
+	}
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
@@ -327,10 +422,11 @@ func (s *Server) serveConn(q *quic.Conn, rouser *rouser) {
 		delete(s.conns, c)
 		s.mu.Unlock()
 	}()
-	if err := c.start(); err != nil {
-		s.config.Logger.Debug("connection not started", slog.Any("error", err))
-		_ = q.CloseWithError(codeInternalError, "")
-		return
+	// The client's streams come after its handshake, because 0-RTT is off.
+	select {
+	case <-q.HandshakeComplete():
+		place.established()
+	case <-q.Context().Done():
 	}
 	rouser.add(c)
 	defer rouser.remove(c)

@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlog"
+
 	"github.com/tidewire/tidewire/wt"
 )
 
@@ -32,18 +35,24 @@ func TestServerConfig(t *testing.T) {
 	identity := must(wt.NewDevIdentity())(t)
 	handler := wt.HandlerFunc(func(context.Context, *wt.Request) {})
 	for name, config := range map[string]wt.ServerConfig{
-		"without TLS":          {Handler: handler},
-		"without handler":      {TLSConfig: identity.TLSConfig()},
-		"negative limit":       {Handler: handler, TLSConfig: identity.TLSConfig(), MaxHeaderBytes: -1},
-		"few unidirectional":   {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingUniStreams: 2},
-		"bad subprotocol":      {Handler: handler, TLSConfig: identity.TLSConfig(), Subprotocols: []string{"ü"}},
-		"negative sessions":    {Handler: handler, TLSConfig: identity.TLSConfig(), MaxSessionsPerConnection: -1},
-		"negative data":        {Handler: handler, TLSConfig: identity.TLSConfig(), MaxSessionData: -1},
-		"negative timeout":     {Handler: handler, TLSConfig: identity.TLSConfig(), StreamHeaderTimeout: -1},
-		"empty subprotocol":    {Handler: handler, TLSConfig: identity.TLSConfig(), Subprotocols: []string{""}},
-		"negative datagram":    {Handler: handler, TLSConfig: identity.TLSConfig(), MaxQueuedDatagrams: -5},
-		"negative stream":      {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingStreams: -5},
-		"negative uni streams": {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingUniStreams: -5},
+		"without TLS":           {Handler: handler},
+		"without handler":       {TLSConfig: identity.TLSConfig()},
+		"negative limit":        {Handler: handler, TLSConfig: identity.TLSConfig(), MaxHeaderBytes: -1},
+		"few unidirectional":    {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingUniStreams: 2},
+		"bad subprotocol":       {Handler: handler, TLSConfig: identity.TLSConfig(), Subprotocols: []string{"ü"}},
+		"negative sessions":     {Handler: handler, TLSConfig: identity.TLSConfig(), MaxSessionsPerConnection: -1},
+		"negative data":         {Handler: handler, TLSConfig: identity.TLSConfig(), MaxSessionData: -1},
+		"negative timeout":      {Handler: handler, TLSConfig: identity.TLSConfig(), StreamHeaderTimeout: -1},
+		"empty subprotocol":     {Handler: handler, TLSConfig: identity.TLSConfig(), Subprotocols: []string{""}},
+		"negative datagram":     {Handler: handler, TLSConfig: identity.TLSConfig(), MaxQueuedDatagrams: -5},
+		"negative stream":       {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingStreams: -5},
+		"negative idle timeout": {Handler: handler, TLSConfig: identity.TLSConfig(), IdleTimeout: -1},
+		"negative keep-alive":   {Handler: handler, TLSConfig: identity.TLSConfig(), KeepAlive: -1},
+		"negative threshold":    {Handler: handler, TLSConfig: identity.TLSConfig(), RetryThreshold: -1},
+		"negative connections":  {Handler: handler, TLSConfig: identity.TLSConfig(), MaxConnections: -1},
+		"negative for address":  {Handler: handler, TLSConfig: identity.TLSConfig(), MaxConnectionsPerAddr: -1},
+		"two tracers":           {Handler: handler, TLSConfig: identity.TLSConfig(), QlogDir: "x", QUICConfig: &quic.Config{Tracer: qlog.DefaultConnectionTracer}},
+		"negative uni streams":  {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingUniStreams: -5},
 	} {
 		if _, err := wt.NewServer(config); err == nil {
 			t.Errorf("%s: no error", name)
