@@ -1,78 +1,66 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"net/url"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/webtransport-go"
 )
 
-// clientTimeout bounds all checks together.
-const clientTimeout = 30 * time.Second
+// task is a case to try.
+type task struct{ Case, URL, Hash string }
 
-// result is that of one check; the error is empty where it passed.
-type result struct {
-	Check string `json:"check"`
-	Error string `json:"error"`
-}
-
-// checkServer tries a server that echoes at /echo and closes at /close. It keeps
-// its connections until in ends: the close of a session would else be lost with
-// the connection, as it is with Transport.Dial.
-func checkServer(url string, hash [sha256.Size]byte, in io.Reader, out *lines) error {
-	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
-	defer cancel()
-	transport := &webtransport.Transport{ApplicationProtocols: []string{"interop.v1", "other"}, Config: flowControl()}
+// try tries the cases that in names, until in ends.
+func try(in io.Reader, out *lines) error {
+	transport := &webtransport.Transport{ApplicationProtocols: offered(), Config: flowControl()}
 	defer transport.Close()
-
-	session, conn, err := dial(ctx, transport, url, "/echo", hash)
-	if err != nil {
-		return err
-	}
-	defer conn.CloseWithError(0x100, "")
-	report := func(check string, err error) {
-		r := result{Check: check}
-		if err != nil {
+	out.print(hello{Peer: name()})
+	scanner := bufio.NewScanner(in)
+	for scanner.Scan() {
+		var t task
+		if err := json.Unmarshal(scanner.Bytes(), &t); err != nil {
+			return err
+		}
+		r := report{Case: t.Case}
+		if err := tryCase(transport, t, &r); err != nil {
 			r.Error = err.Error()
 		}
 		out.print(r)
 	}
-	report("subprotocol", want("interop.v1", session.SessionState().ApplicationProtocol))
-	report("bidirectional stream", checkStream(ctx, session, []byte("both ways")))
-	report("unidirectional stream", checkUniStream(ctx, session, []byte("one way")))
-	report("1 MB", checkStream(ctx, session, bytes.Repeat([]byte("0123456789abcdef"), 1<<16)))
-	report("100 streams at once", checkManyStreams(ctx, session, 100))
-	report("200 datagrams", checkDatagrams(ctx, session, 200))
-	report("reset code", checkReset(ctx, session))
-	report("close", session.CloseWithError(17, "client's reason"))
+	return scanner.Err()
+}
 
-	closed, closedConn, err := dial(ctx, transport, url, "/close", hash)
+// tryCase opens a session on a connection of its own, and does the client's part.
+func tryCase(transport *webtransport.Transport, t task, r *report) error {
+	ctx, cancel := context.WithTimeout(context.Background(), caseTimeout)
+	defer cancel()
+	hash, err := hex.DecodeString(t.Hash)
+	if err != nil || len(hash) != sha256.Size {
+		return fmt.Errorf("hash %q is not a SHA-256 in hex", t.Hash)
+	}
+	target, err := url.Parse(t.URL)
 	if err != nil {
 		return err
 	}
-	defer closedConn.CloseWithError(0x100, "")
-	_, err = closed.AcceptStream(ctx)
-	report("server's close", want(ending{Remote: true, Code: 4711, Reason: "low water"}, endingOf(err)))
-	_, err = io.Copy(io.Discard, in)
-	return err
-}
-
-// dial opens a session on a connection of its own, which the caller closes.
-func dial(ctx context.Context, transport *webtransport.Transport, url, path string, hash [sha256.Size]byte) (*webtransport.Session, *quic.Conn, error) {
-	conn, err := quic.DialAddr(ctx, strings.TrimPrefix(url, "https://"), &tls.Config{
+	// With a connection of its own the end of the session does not end the
+	// connection, as it does with Transport.Dial, which loses the close.
+	conn, err := quic.DialAddr(ctx, target.Host, &tls.Config{
 		NextProtos:         []string{"h3"},
 		InsecureSkipVerify: true, // the hash is checked in its place
 		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
-			if len(raw) == 0 || sha256.Sum256(raw[0]) != hash {
+			if len(raw) == 0 || sha256.Sum256(raw[0]) != [sha256.Size]byte(hash) {
 				return errors.New("certificate has another hash")
 			}
 			return nil
@@ -82,111 +70,123 @@ func dial(ctx context.Context, transport *webtransport.Transport, url, path stri
 		MaxIncomingStreams: 1000, MaxIncomingUniStreams: 1000,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("connection for %s: %w", path, err)
+		return err
 	}
 	client, err := transport.NewClientConn(conn)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("client for %s: %w", path, err), conn.CloseWithError(0x100, ""))
+		return errors.Join(err, conn.CloseWithError(0x100, ""))
 	}
-	_, session, err := client.Dial(ctx, url+path, nil)
+	response, session, err := client.Dial(ctx, t.URL, nil)
+	if response != nil && response.StatusCode != 200 {
+		r.Status = response.StatusCode
+		return conn.CloseWithError(0x100, "")
+	}
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("session at %s: %w", path, err), conn.CloseWithError(0x100, ""))
+		return errors.Join(err, conn.CloseWithError(0x100, ""))
 	}
-	return session, conn, nil
-}
-
-func want[T comparable](want, got T) error {
-	if got != want {
-		return fmt.Errorf("got %+v, want %+v", got, want)
+	r.Subprotocol = session.SessionState().ApplicationProtocol
+	err = clientSide(ctx, session, r)
+	if t.Case == "close-by-client" {
+		err = errors.Join(err, session.CloseWithError(clientCode, clientReason))
+	} else {
+		err = errors.Join(err, session.CloseWithError(0, ""))
 	}
-	return nil
-}
-
-func checkStream(ctx context.Context, session *webtransport.Session, b []byte) error {
-	stream, err := session.OpenStreamSync(ctx)
-	if err != nil {
-		return err
-	}
-	sent := make(chan error, 1)
+	// The connection lives until the server has seen the close.
 	go func() {
-		_, err := stream.Write(b)
-		sent <- errors.Join(err, stream.Close())
+		time.Sleep(caseTimeout)
+		_ = conn.CloseWithError(0x100, "")
 	}()
-	got, err := io.ReadAll(stream)
-	if err == nil && !bytes.Equal(got, b) {
-		err = fmt.Errorf("echo of %d bytes differs from the %d sent", len(got), len(b))
-	}
-	return errors.Join(err, <-sent)
+	return err
 }
 
-func checkManyStreams(ctx context.Context, session *webtransport.Session, n int) error {
-	results := make(chan error, n)
-	for i := range n {
-		go func() { results <- checkStream(ctx, session, bytes.Repeat([]byte{byte(i)}, 1000)) }()
-	}
-	var all error
-	for range n {
-		all = errors.Join(all, <-results)
-	}
-	return all
-}
-
-func checkUniStream(ctx context.Context, session *webtransport.Session, b []byte) error {
-	stream, err := session.OpenUniStreamSync(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := stream.Write(b); err != nil {
-		return err
-	}
-	if err := stream.Close(); err != nil {
-		return err
-	}
-	back, err := session.AcceptUniStream(ctx)
-	if err != nil {
-		return err
-	}
-	got, err := io.ReadAll(back)
-	if err != nil {
-		return err
-	}
-	return want(string(b), string(got))
-}
-
-func checkDatagrams(ctx context.Context, session *webtransport.Session, n int) error {
-	for i := range n {
-		b := bytes.Repeat([]byte{byte(i)}, i)
-		if err := session.SendDatagram(b); err != nil {
+// clientSide does what the client does in the case while the session is open.
+func clientSide(ctx context.Context, session *webtransport.Session, r *report) (err error) {
+	switch r.Case {
+	case "bidi":
+		if err := exchange(ctx, session, []byte(textUp)); err != nil {
 			return err
 		}
-		got, err := session.ReceiveDatagram(ctx)
+		return echoOne(ctx, session)
+	case "uni":
+		return exchangeUni(ctx, session, []byte("one way"))
+	case "megabyte":
+		return exchange(ctx, session, bytes.Repeat([]byte("0123456789abcdef"), megabyte/16))
+	case "streams":
+		r.Count, err = manyStreams(ctx, session)
+		return err
+	case "server-streams":
+		_ = echo(session)
+		return nil
+	case "turnover":
+		for ; r.Count < turnover; r.Count++ {
+			if err := exchangeUni(ctx, session, fmt.Appendf(nil, "stream %d", r.Count)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "datagrams":
+		r.Count, err = exchangeDatagrams(ctx, session)
+		return err
+	case "reset":
+		return eachCode(ctx, session, r, func(stream *webtransport.Stream, code streamError) (streamError, error) {
+			stream.CancelWrite(code)
+			_, err := stream.Read(make([]byte, 1))
+			return reset(err)
+		})
+	case "stop":
+		return eachCode(ctx, session, r, func(stream *webtransport.Stream, code streamError) (streamError, error) {
+			stream.CancelRead(code)
+			return stopped(ctx, stream)
+		})
+	case "close-by-server":
+		_, err := session.AcceptStream(ctx)
+		r.Closed = endOf(err)
+		return nil
+	case "drain-by-server", "drain-by-client":
+		// There is no way to learn of it, or to ask for it. The session goes on.
+		return exchange(ctx, session, []byte("to the end"))
+	default:
+		return nil
+	}
+}
+
+// exchangeDatagrams returns how many came back.
+func exchangeDatagrams(ctx context.Context, session *webtransport.Session) (int, error) {
+	count := 0
+	for i := range datagrams {
+		b := bytes.Repeat([]byte{byte(i)}, i+1)
+		if err := session.SendDatagram(b); err != nil {
+			return count, err
+		}
+		late, cancel := context.WithTimeout(ctx, datagramTimeout)
+		got, err := session.ReceiveDatagram(late)
+		cancel()
+		if err == nil && bytes.Equal(got, b) {
+			count++
+		}
+	}
+	return count, nil
+}
+
+// eachCode opens a stream for each code, has a byte echoed, and notes the code
+// that f returns.
+func eachCode(ctx context.Context, session *webtransport.Session, r *report, f func(*webtransport.Stream, streamError) (streamError, error)) error {
+	for _, code := range streamCodes() {
+		stream, err := session.OpenStreamSync(ctx)
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(got, b) {
-			return fmt.Errorf("datagram %d came back as %d bytes", i, len(got))
+		if _, err := stream.Write([]byte{1}); err != nil {
+			return err
 		}
+		if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+			return err
+		}
+		got, err := f(stream, code)
+		if err != nil {
+			return fmt.Errorf("code %d: %w", code, err)
+		}
+		r.Codes = append(r.Codes, got)
 	}
 	return nil
-}
-
-// checkReset resets a stream, which the server answers with a reset of its own.
-func checkReset(ctx context.Context, session *webtransport.Session) error {
-	stream, err := session.OpenStreamSync(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := stream.Write([]byte("x")); err != nil {
-		return err
-	}
-	if _, err := stream.Read(make([]byte, 1)); err != nil {
-		return err
-	}
-	stream.CancelWrite(31)
-	_, err = stream.Read(make([]byte, 1))
-	var reset *webtransport.StreamError
-	if !errors.As(err, &reset) {
-		return fmt.Errorf("read returned %v", err)
-	}
-	return want(31, int(reset.ErrorCode))
 }

@@ -1,27 +1,50 @@
-// Webtransportgo is a peer for the interoperability tests, on webtransport-go.
-// It is a module of its own because that library does not compile with the
-// version of quic-go that the main module uses.
-//
-//	webtransportgo server
-//	webtransportgo client -url https://127.0.0.1:4433 -hash HEX
-//
-// Both print one JSON object a line, and end when their standard input does. The
-// server prints where it is, then how each session ended. The client prints the
-// result of each check.
+// Webtransportgo is a peer for the interoperability tests, on webtransport-go. It
+// is a module of its own because that library does not compile with the version
+// of quic-go that the main module uses. The package interop says what it is told
+// and what it prints.
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/quic-go/webtransport-go"
 )
+
+// What both sides of a case agree on.
+const (
+	textUp          = "both ways"
+	textDown        = "from the server"
+	streamCount     = 100
+	streamSize      = 1000
+	turnover        = 300
+	megabyte        = 1 << 20
+	datagrams       = 200
+	datagramTimeout = time.Second
+	clientCode      = 17
+	clientReason    = "the client's reason ✓"
+	serverCode      = 4711
+	serverReason    = "low water ≈ 2 m"
+	caseTimeout     = 30 * time.Second
+)
+
+func offered() []string          { return []string{"interop.v1", "other"} }
+func known() []string            { return []string{"interop.v2", "interop.v1"} }
+func streamCodes() []streamError { return []streamError{0, 29, 30, 255, 256, 1<<32 - 1} }
+
+type streamError = webtransport.StreamErrorCode
+
+// flowControl declares limits of a session that the cases exceed many times, but
+// for the streams that are open at once.
+func flowControl() *webtransport.Config {
+	return &webtransport.Config{MaxIncomingData: 64 << 10, MaxIncomingStreams: streamCount, MaxIncomingUniStreams: 10}
+}
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -31,27 +54,64 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 0 {
-		return errors.New("say server or client")
-	}
 	out := &lines{encoder: json.NewEncoder(os.Stdout)}
-	switch args[0] {
+	switch strings.Join(args, " ") {
 	case "server":
 		return serve(os.Stdin, out)
 	case "client":
-		flags := flag.NewFlagSet("client", flag.ContinueOnError)
-		url := flags.String("url", "", "`URL` of the server, without a path")
-		hash := flags.String("hash", "", "SHA-256 of its certificate, in `hex`")
-		if err := flags.Parse(args[1:]); err != nil {
-			return err
-		}
-		want, err := hex.DecodeString(*hash)
-		if err != nil || len(want) != sha256.Size {
-			return fmt.Errorf("hash %q is not a SHA-256 in hex", *hash)
-		}
-		return checkServer(*url, [sha256.Size]byte(want), os.Stdin, out)
+		return try(os.Stdin, out)
 	default:
-		return fmt.Errorf("unknown mode %q", args[0])
+		return errors.New("say server or client")
+	}
+}
+
+// hello is the first line. Addr and Hash are those of a server.
+type hello struct {
+	Peer string `json:"peer"`
+	Addr string `json:"addr,omitempty"`
+	Hash string `json:"hash,omitempty"`
+}
+
+// name returns the library's name and version, as the build has it.
+func name() string {
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range build.Deps {
+			if module.Path == "github.com/quic-go/webtransport-go" {
+				return "webtransport-go " + strings.TrimPrefix(module.Version, "v")
+			}
+		}
+	}
+	return "webtransport-go"
+}
+
+// report is what this side saw of a case.
+type report struct {
+	Case        string        `json:"case"`
+	Error       string        `json:"error,omitempty"`
+	Status      int           `json:"status,omitempty"`
+	Subprotocol string        `json:"subprotocol,omitempty"`
+	Count       int           `json:"count,omitempty"`
+	Codes       []streamError `json:"codes,omitempty"`
+	Closed      closed        `json:"closed,omitzero"`
+}
+
+// closed is how the other side ended the session.
+type closed struct {
+	How    string `json:"how"`
+	Code   uint32 `json:"code"`
+	Reason string `json:"reason"`
+}
+
+// endOf tells how a session ended, by the error that a call on it returned.
+func endOf(err error) closed {
+	var end *webtransport.SessionError
+	switch {
+	case !errors.As(err, &end):
+		return closed{How: fmt.Sprint(err)}
+	case end.Remote:
+		return closed{How: "close", Code: uint32(end.ErrorCode), Reason: end.Message}
+	default:
+		return closed{}
 	}
 }
 
@@ -67,20 +127,4 @@ func (l *lines) print(v any) {
 	if err := l.encoder.Encode(v); err != nil {
 		fmt.Fprintln(os.Stderr, "webtransportgo:", err)
 	}
-}
-
-// ending is how a session ended.
-type ending struct {
-	Remote bool   `json:"remote"`
-	Code   uint32 `json:"code"`
-	Reason string `json:"reason"`
-	Error  string `json:"error,omitempty"` // if it was no close
-}
-
-func endingOf(err error) ending {
-	var closed *webtransport.SessionError
-	if errors.As(err, &closed) {
-		return ending{Remote: closed.Remote, Code: uint32(closed.ErrorCode), Reason: closed.Message}
-	}
-	return ending{Error: fmt.Sprint(err)}
 }

@@ -9,10 +9,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -20,21 +22,7 @@ import (
 	"github.com/quic-go/webtransport-go"
 )
 
-// place is where a server is.
-type place struct {
-	Addr string `json:"addr"`
-	Hash string `json:"hash"` // SHA-256 of its certificate, in hex
-}
-
-// subprotocols are those that both peers of a test know.
-func subprotocols() []string { return []string{"interop.v2", "interop.v1"} }
-
-// flowControl declares limits of a session that its checks exceed many times.
-func flowControl() *webtransport.Config {
-	return &webtransport.Config{MaxIncomingData: 64 << 10, MaxIncomingStreams: 10, MaxIncomingUniStreams: 10}
-}
-
-// serve echoes at /echo and closes at /close, until in ends.
+// serve serves every case, at the path of its name, until in ends.
 func serve(in io.Reader, out *lines) error {
 	certificate, hash, err := selfSigned()
 	if err != nil {
@@ -51,33 +39,106 @@ func serve(in io.Reader, out *lines) error {
 			QUICConfig: &quic.Config{MaxIncomingStreams: 1000, MaxIncomingUniStreams: 1000},
 			Handler:    mux,
 		},
-		ApplicationProtocols: subprotocols(),
+		ApplicationProtocols: known(),
 		Config:               flowControl(),
 	}
-	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		name := strings.TrimPrefix(r.URL.Path, "/")
+		if name == "reject" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
 		session, err := server.Upgrade(w, r)
 		if err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		out.print(endingOf(echo(session)))
-	})
-	mux.HandleFunc("/close", func(w http.ResponseWriter, r *http.Request) {
-		session, err := server.Upgrade(w, r)
-		if err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
+		ctx, cancel := context.WithTimeout(context.Background(), caseTimeout)
+		defer cancel()
+		seen := report{Case: name, Subprotocol: session.SessionState().ApplicationProtocol}
+		err = serverSide(ctx, session, &seen)
+		if err == nil {
+			// The session's end is an error of the next call.
+			_, end := session.AcceptStream(ctx)
+			seen.Closed = endOf(end)
+		} else {
+			seen.Error = err.Error()
 		}
-		_ = session.CloseWithError(4711, "low water")
+		out.print(seen)
 	})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(packets) }()
-	out.print(place{Addr: packets.LocalAddr().String(), Hash: hex.EncodeToString(hash[:])})
+	out.print(hello{Peer: name(), Addr: packets.LocalAddr().String(), Hash: hex.EncodeToString(hash[:])})
 	_, err = io.Copy(io.Discard, in)
 	_ = server.Close()
 	<-served
 	_ = packets.Close()
 	return err
+}
+
+// serverSide does what the server does in the case while the session is open.
+func serverSide(ctx context.Context, session *webtransport.Session, r *report) (err error) {
+	switch r.Case {
+	case "bidi":
+		if err := echoOne(ctx, session); err != nil {
+			return err
+		}
+		return askEcho(ctx, session, textDown)
+	case "server-streams":
+		r.Count, err = manyStreams(ctx, session)
+		return errors.Join(err, session.CloseWithError(0, ""))
+	case "reset":
+		return eachAccepted(ctx, session, r, func(stream *webtransport.Stream) (streamError, error) {
+			_, err := stream.Read(make([]byte, 1))
+			code, err := reset(err)
+			stream.CancelWrite(code)
+			return code, err
+		})
+	case "stop":
+		return eachAccepted(ctx, session, r, func(stream *webtransport.Stream) (streamError, error) {
+			code, err := stopped(ctx, stream)
+			stream.CancelRead(code)
+			return code, err
+		})
+	case "drain-by-server":
+		if _, err := session.AcceptUniStream(ctx); err != nil {
+			return err
+		}
+		// There is no way to ask for it: the session ends unasked.
+		return session.CloseWithError(0, "")
+	case "close-by-server":
+		if _, err := session.AcceptUniStream(ctx); err != nil {
+			return err
+		}
+		return session.CloseWithError(serverCode, serverReason)
+	default:
+		_ = echo(session)
+		return nil
+	}
+}
+
+// eachAccepted accepts a stream for each code, echoes a byte, and notes the code
+// that f returns.
+func eachAccepted(ctx context.Context, session *webtransport.Session, r *report, f func(*webtransport.Stream) (streamError, error)) error {
+	for range streamCodes() {
+		stream, err := session.AcceptStream(ctx)
+		if err != nil {
+			return err
+		}
+		b := make([]byte, 1)
+		if _, err := io.ReadFull(stream, b); err != nil {
+			return err
+		}
+		if _, err := stream.Write(b); err != nil {
+			return err
+		}
+		code, err := f(stream)
+		if err != nil {
+			return err
+		}
+		r.Codes = append(r.Codes, code)
+	}
+	return nil
 }
 
 // selfSigned makes a certificate that may be trusted by its hash.
@@ -98,47 +159,4 @@ func selfSigned() (tls.Certificate, [sha256.Size]byte, error) {
 		return tls.Certificate{}, [sha256.Size]byte{}, err
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, sha256.Sum256(der), nil
-}
-
-// echo sends back all that the peer sends, until the session ends, and returns
-// the error that says how.
-func echo(session *webtransport.Session) error {
-	ctx := session.Context()
-	go func() {
-		for {
-			stream, err := session.AcceptUniStream(ctx)
-			if err != nil {
-				return
-			}
-			go func() {
-				back, err := session.OpenUniStreamSync(ctx)
-				if err != nil {
-					return
-				}
-				if _, err := io.Copy(back, stream); err == nil {
-					_ = back.Close()
-				}
-			}()
-		}
-	}()
-	go func() {
-		for {
-			b, err := session.ReceiveDatagram(ctx)
-			if err != nil || session.SendDatagram(b) != nil {
-				return
-			}
-		}
-	}()
-	for {
-		// The session's context carries no cause, so it is not used here.
-		stream, err := session.AcceptStream(context.Background())
-		if err != nil {
-			return err
-		}
-		go func() {
-			if _, err := io.Copy(stream, stream); err == nil {
-				_ = stream.Close()
-			}
-		}()
-	}
 }
