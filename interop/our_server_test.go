@@ -244,7 +244,7 @@ func eachCode(ctx context.Context, session *wt.Session, r *report, f func(*wt.St
 func cancelled(err error) (uint64, error) {
 	var stream *wt.StreamError
 	if !errors.As(err, &stream) || !stream.Remote || !stream.IsApplication() {
-		return 0, fmt.Errorf("no reset with an application's code: %v", err)
+		return 0, errors.New("no reset with an application's code: " + fmt.Sprint(err))
 	}
 	return uint64(stream.Code), nil
 }
