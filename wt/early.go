@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,7 +69,7 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string, 
 	if err != nil {
 		return nil, err
 	}
-	stream, err := c.quic.OpenStreamSync(ctx)
+	stream, err := c.openRequest(ctx)
 	if err != nil {
 		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: err}
 	}
@@ -134,6 +135,41 @@ func (c *conn) serverDraft() (Draft, error) {
 // it requires. The connection is closed with its code.
 func unsupported(why string) error {
 	return fmt.Errorf("%w: %w", ErrUnsupported, streamError(codeRequirementsNotMet, "%s", why))
+}
+
+// errGoneAway says that the server takes no requests any more.
+var errGoneAway = errors.New("server is shutting down")
+
+// openRequest opens the stream of a request. It waits for the server's stream
+// credit until ctx ends or the server says that it takes no more requests
+// (draft-ietf-webtrans-http3-16 §4.7).
+func (c *conn) openRequest(ctx context.Context) (*quic.Stream, error) {
+	select {
+	case <-c.goneAway:
+		return nil, errGoneAway
+	default:
+	}
+	stream, err := c.quic.OpenStream()
+	var exhausted *quic.StreamLimitReachedError
+	if !errors.As(err, &exhausted) {
+		return stream, err
+	}
+	either, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-c.goneAway:
+			cancel(errGoneAway)
+		case <-either.Done():
+		}
+	})
+	stream, err = c.quic.OpenStreamSync(either)
+	if err != nil && either.Err() != nil {
+		err = context.Cause(either)
+	}
+	cancel(nil)
+	watching.Wait()
+	return stream, err
 }
 
 // answerError tells the reset of a request from other errors.

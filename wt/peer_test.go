@@ -116,6 +116,8 @@ func accepting(sessions chan<- *wt.Session) wt.Handler {
 type peer struct {
 	t    *testing.T
 	conn *quic.Conn
+	// ctrl is the peer's control stream, once it is open.
+	ctrl *quic.SendStream
 	// received are the QUIC frames that came, where a test asks for them.
 	received *frameLog
 }
@@ -322,7 +324,8 @@ func (p *peer) write(stream *quic.Stream, b []byte) {
 // control opens the control stream with the settings.
 func (p *peer) control(settings []byte) *quic.SendStream {
 	p.t.Helper()
-	return p.uni(append(varints(0), settings...))
+	p.ctrl = p.uni(append(varints(0), settings...))
+	return p.ctrl
 }
 
 // session opens the control stream and a session.

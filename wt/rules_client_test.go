@@ -1,11 +1,8 @@
 package wt_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"io"
-	"net/http"
 	"testing"
 
 	"github.com/quic-go/quic-go"
@@ -29,49 +26,12 @@ func answerPeer(t *testing.T, dialer wt.Dialer) (*peer, *quic.Stream, <-chan dia
 	return p, stream, result
 }
 
-func TestClientRequest(t *testing.T) {
-	p, result := listenPeer(t.Context(), t, wt.Dialer{
-		Origin:       "https://app.example",
-		Header:       http.Header{"User-Agent": {"tide"}},
-		Subprotocols: []string{"b", "a"},
-	})
-	control := must(p.conn.AcceptUniStream(t.Context()))(t)
-	if typ := must(readVarint(control))(t); typ != 0 {
-		t.Fatalf("stream of type %#x, want control", typ)
-	}
-	if typ, _ := p.readFrame(control); typ != 4 {
-		t.Fatalf("frame %#x, want SETTINGS", typ)
-	}
-	p.control(serverSettings())
-	stream := must(p.conn.AcceptStream(t.Context()))(t)
-	got := p.readHeaders(stream)
-	for name, want := range map[string]string{
-		":method": "CONNECT", ":scheme": "https", ":authority": "127.0.0.2:4433", ":path": "/", ":protocol": "webtransport-h3",
-		"origin": "https://app.example", "user-agent": "tide", "wt-available-protocols": `"b", "a"`,
-	} {
-		if got[name] != want {
-			t.Errorf("%s is %q, want %q", name, got[name], want)
-		}
-	}
-	p.write(stream, bytes.Join([][]byte{headers(":status", "103"), frame(0x21, nil), headers(":status", "299", "wt-protocol", `"a";q=1`)}, nil))
-	answer := <-result
-	session := must(answer.session, answer.err)(t)
-	if session.Subprotocol() != "a" {
-		t.Errorf("subprotocol %q, want %q", session.Subprotocol(), "a")
-	}
-	check(t, stream.Close())
-	<-session.Context().Done()
-	wantSessionError(t, context.Cause(session.Context()), wt.Peer, 0, "")
-	p.wantClosed(h3NoError)
-}
-
 func TestAnswers(t *testing.T) {
 	cases := map[string]struct {
 		answer []byte
 		status int    // of the *RejectedError
 		reset  uint64 // else the code that the CONNECT stream or the connection ends with
 	}{
-		"redirect is not followed":   {answer: headers(":status", "302", "location", "https://127.0.0.2:4433/other"), status: 302},
 		"refused":                    {answer: headers(":status", "429"), status: 429},
 		"no status":                  {answer: headers("x", "y"), reset: h3MessageError},
 		"bad status":                 {answer: headers(":status", "20"), reset: h3MessageError},
@@ -109,32 +69,6 @@ func TestAnswers(t *testing.T) {
 		if err := (<-result).err; !errors.As(err, &cancelled) || cancelled.HTTPCode != h3RequestRejected {
 			t.Errorf("dial returned %v", err)
 		}
-	})
-}
-
-func TestServerWithoutWebTransport(t *testing.T) {
-	for name, settings := range map[string][]uint64{
-		"nothing":      {},
-		"no datagrams": {8, 1, 0x2c7cf000, 1},
-		"no draft":     {8, 1, 0x33, 1},
-		"no CONNECT":   {0x33, 1, 0x2c7cf000, 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p, result := listenPeer(t.Context(), t, wt.Dialer{})
-			p.control(settingsFrame(settings...))
-			if err := (<-result).err; !errors.Is(err, wt.ErrUnsupported) {
-				t.Errorf("dial returned %v", err)
-			}
-		})
-	}
-	// draft §3.1
-	t.Run("WT_ENABLED of 2", func(t *testing.T) {
-		p, result := listenPeer(t.Context(), t, wt.Dialer{})
-		p.control(settingsFrame(8, 1, 0x33, 1, 0x2c7cf000, 2))
-		if (<-result).err == nil {
-			t.Error("dial succeeded")
-		}
-		p.wantClosed(h3SettingsError)
 	})
 }
 
@@ -202,21 +136,6 @@ func TestClientDrains(t *testing.T) {
 		session := must(answer.session, answer.err)(t)
 		<-session.Draining()
 		check(t, stream.Close())
-		check(t, session.Close())
-	})
-	t.Run("both after it", func(t *testing.T) {
-		p, result := listenPeer(t.Context(), t, wt.Dialer{})
-		control := p.control(serverSettings())
-		stream := must(p.conn.AcceptStream(t.Context()))(t)
-		p.readHeaders(stream)
-		p.write(stream, headers(":status", "200"))
-		answer := <-result
-		session := must(answer.session, answer.err)(t)
-		p.write(stream, data(frame(0x78ae, nil)))
-		<-session.Draining()
-		must(control.Write(goaway))(t)
-		check(t, stream.Close())
-		<-session.Context().Done()
 		check(t, session.Close())
 	})
 }

@@ -109,26 +109,6 @@ func TestDraftsOfClients(t *testing.T) {
 	}
 }
 
-// draft §7.1: a request waits for the client's SETTINGS, but not for ever.
-func TestRequestWaitsForSettings(t *testing.T) {
-	sessions := make(chan *wt.Session, 1)
-	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
-	stream := p.bidi(connectHead())
-	p.control(usualSettings())
-	p.wantStatus(stream, "200")
-	<-sessions
-
-	synctest.Test(t, func(t *testing.T) {
-		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), HandshakeTimeout: 4 * time.Second})
-		began := time.Now()
-		stream := p.bidi(connectHead())
-		p.wantReset(stream, h3RequestIncomplete)
-		if time.Since(began) != 4*time.Second {
-			t.Errorf("reset after %v", time.Since(began))
-		}
-	})
-}
-
 // A connection without a request is closed.
 func TestHandshakeTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -265,92 +245,6 @@ func TestGrease(t *testing.T) {
 	wantSessionError(t, context.Cause(s.Context()), wt.Peer, 4, "bye")
 }
 
-// Capsules on the CONNECT stream, well-formed ones.
-func TestCapsules(t *testing.T) {
-	closing := closeCapsule(42, "cut in pieces")
-	each := make([][]byte, 0, len(closing))
-	for i := range closing {
-		each = append(each, data(closing[i:i+1]))
-	}
-	cases := map[string][]byte{
-		"one DATA":             data(closing),
-		"a DATA for each byte": bytes.Join(each, nil),
-		"empty DATA between":   bytes.Join([][]byte{data(closing[:3]), data(), frame(0x40, []byte("unknown")), data(closing[3:])}, nil),
-		"unknown of 1 MB":      data(frame(0x1234567, make([]byte, 1<<20)), closing),
-		"unknown over DATA":    bytes.Join([][]byte{data(varints(0x99, 10), make([]byte, 4)), data(make([]byte, 6), closing)}, nil),
-		"GREASE first":         data(frame(0x17+0x29*9, []byte("grease")), closing),
-	}
-	for name, b := range cases {
-		t.Run(name, func(t *testing.T) {
-			_, stream, session := connectPeer(t)
-			if _, err := stream.Write(b); err != nil {
-				t.Fatal(err)
-			}
-			<-session.Context().Done()
-			wantSessionError(t, context.Cause(session.Context()), wt.Peer, 42, "cut in pieces")
-		})
-	}
-}
-
-// draft §6: capsules that break a rule end the session, and their stream with
-// H3_MESSAGE_ERROR.
-func TestMalformedCapsules(t *testing.T) {
-	cases := map[string]struct {
-		b   []byte
-		fin bool
-	}{
-		"reason too long":      {b: data(closeCapsule(1, strings.Repeat("x", 1025)))},
-		"reason not UTF-8":     {b: data(closeCapsule(1, "\xff"))},
-		"close of three bytes": {b: data(frame(0x2843, []byte{1, 2, 3}))},
-		"huge close":           {b: data(varints(0x2843, 1<<40))},
-		"end within a capsule": {b: data(varints(0x99, 100), make([]byte, 50)), fin: true},
-		"end within a type":    {b: data([]byte{0x80}), fin: true},
-		"data after the close": {b: data(closeCapsule(1, "x"), varints(0x99, 0))},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			sessions := make(chan *wt.Session, 1)
-			p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
-			stream := p.session()
-			session := <-sessions
-			p.write(stream, c.b)
-			if c.fin {
-				check(t, stream.Close())
-			}
-			p.wantReset(stream, h3MessageError)
-			<-session.Context().Done()
-		})
-	}
-}
-
-// What ends the connection on a CONNECT stream.
-func TestConnectStreamErrors(t *testing.T) {
-	cases := map[string]struct {
-		b    []byte
-		fin  bool
-		code uint64
-	}{
-		"RFC 9114 §4.4: HEADERS":        {b: headers("x", "y"), code: h3FrameUnexpected},
-		"RFC 9114 §7.2.4: SETTINGS":     {b: usualSettings(), code: h3FrameUnexpected},
-		"draft §4.3: WT_STREAM":         {b: varints(0x41, 0), code: h3FrameError},
-		"RFC 9114 §7.1: end in a frame": {b: varints(0, 10), fin: true, code: h3FrameError},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			sessions := make(chan *wt.Session, 1)
-			p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
-			stream := p.session()
-			session := <-sessions
-			p.write(stream, c.b)
-			if c.fin {
-				check(t, stream.Close())
-			}
-			p.wantClosed(quicCode(c.code))
-			<-session.Context().Done()
-		})
-	}
-}
-
 // draft §6: the ways in which a CONNECT stream ends a session.
 func TestConnectStreamEnds(t *testing.T) {
 	t.Run("FIN alone", func(t *testing.T) {
@@ -418,23 +312,6 @@ func TestConnectStreamEnds(t *testing.T) {
 			p.wantReset(theirs, wtSessionGone)
 		})
 	})
-}
-
-// draft §5.1: without flow control a connection carries one session.
-func TestSecondSession(t *testing.T) {
-	sessions := make(chan *wt.Session, 2)
-	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
-	first := p.session()
-	p.wantReset(p.bidi(connectHead()), h3RequestRejected)
-	p.write(first, data(closeCapsule(0, "")))
-	check(t, first.Close())
-	if _, err := io.ReadAll(first); err != nil {
-		t.Fatal(err)
-	}
-	// One after another is fine.
-	<-sessions
-	p.wantStatus(p.bidi(connectHead()), "200")
-	<-sessions
 }
 
 // draft §4.6: what arrives before its session waits for it, within limits.
@@ -583,19 +460,6 @@ func TestGoAway(t *testing.T) {
 	}
 }
 
-// A client's GOAWAY drains its sessions.
-func TestGoAwayFromClient(t *testing.T) {
-	sessions := make(chan *wt.Session, 1)
-	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
-	control := p.control(usualSettings())
-	p.wantStatus(p.bidi(connectHead()), "200")
-	session := <-sessions
-	if _, err := control.Write(frame(7, varints(0))); err != nil {
-		t.Fatal(err)
-	}
-	<-session.Draining()
-}
-
 // A client that loses interest before the answer, or its connection, ends the
 // handler's context, and then nothing can be answered.
 func TestRequestAbandoned(t *testing.T) {
@@ -622,19 +486,5 @@ func TestRequestAbandoned(t *testing.T) {
 			wantSessionError(t, <-ended, c.by, 0, "")
 			wantSessionError(t, <-ended, c.by, 0, "")
 		})
-	}
-}
-
-// Codes outside the range for applications reach the application raw.
-func TestForeignStreamCode(t *testing.T) {
-	p, _, session := connectPeer(t)
-	stream := p.bidi(append(varints(0x41, 0), "x"...))
-	got := must(session.AcceptStream(t.Context()))(t)
-	must(got.Read(make([]byte, 1)))(t)
-	stream.CancelWrite(0x10c)
-	_, err := got.Read(make([]byte, 1))
-	cancelled, ok := errors.AsType[*wt.StreamError](err)
-	if !ok || cancelled.IsApplication() || cancelled.HTTPCode != 0x10c || !cancelled.Remote {
-		t.Errorf("read returned %#v", err)
 	}
 }
