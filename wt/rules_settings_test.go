@@ -33,34 +33,11 @@ func (p *peer) readSettings() map[uint64]uint64 {
 	return got
 }
 
-// draft §3.1, §7.1: what a client declares: datagrams, and each draft that it
-// speaks. Its transport parameters allow datagrams and partial resets.
-func TestClientSettings(t *testing.T) {
-	p, result := listenPeer(t.Context(), t, wt.Dialer{})
-	got := p.readSettings()
-	for id, want := range map[uint64]uint64{0x33: 1, 0x2b603742: 1, 0xc671706a: 1, 0x14e9cd29: 1, 0x2c7cf000: 1} {
-		if got[id] != want {
-			t.Errorf("setting %#x is %d, want %d", id, got[id], want)
-		}
-	}
-	for _, id := range []uint64{0x2b61, 0x2b64, 0x2b65} {
-		if v, ok := got[id]; ok {
-			t.Errorf("setting %#x is %d without MaxSessionData", id, v)
-		}
-	}
-	state := p.conn.ConnectionState()
-	if !state.SupportsDatagrams.Remote || !state.SupportsStreamResetPartialDelivery.Remote {
-		t.Errorf("transport parameters: datagrams %v, reset_stream_at %v",
-			state.SupportsDatagrams.Remote, state.SupportsStreamResetPartialDelivery.Remote)
-	}
-	check(t, p.conn.CloseWithError(h3NoError, ""))
-	if (<-result).err == nil {
-		t.Error("dial succeeded")
-	}
-
-	p, result = listenPeer(t.Context(), t, wt.Dialer{MaxSessionData: 7000,
+// draft §5.1, §5.5: a client declares limits of flow control if it is told to.
+func TestClientDeclaresLimits(t *testing.T) {
+	p, result := listenPeer(t.Context(), t, wt.Dialer{MaxSessionData: 7000,
 		QUICConfig: &quic.Config{MaxIncomingStreams: 80, MaxIncomingUniStreams: 90}})
-	got = p.readSettings()
+	got := p.readSettings()
 	if got[0x2b61] != 7000 || got[0x2b65] != 80 || got[0x2b64] != 90 {
 		t.Errorf("limits of flow control: %x", got)
 	}
