@@ -45,6 +45,8 @@ type conn struct {
 	isClient bool
 	limits   limits
 	logger   *slog.Logger
+	// addrValidated reports whether a client's first packet proved its address.
+	addrValidated bool
 	// serve answers a request on a server, on a goroutine of its own.
 	serve     func(c *conn, stream *quic.Stream, frames *frameReader)
 	sender    datagramSender
@@ -76,6 +78,10 @@ type conn struct {
 	// idle closes the connection when it has had no request for handshakeTimeout.
 	// It exists on servers, and is stopped while there are requests.
 	idle *time.Timer
+	// answered is when the last request ended that was none of a session. Nothing
+	// tells when such an answer has arrived. A client that has it closes the
+	// connection after our GOAWAY (RFC 9114 §5.2), and has closeTimeout for it.
+	answered time.Time
 	// refuseFrom is the id of the first request that is refused, because our
 	// GOAWAY named it; goingAway says whether there was one.
 	refuseFrom uint64
@@ -215,9 +221,16 @@ func (c *conn) removeRequest(id uint64) {
 	last := known && len(c.requests) == 0 && !c.ended
 	// A client's connection lives as long as its session, and that of a server
 	// that is shutting down as long as its requests.
-	over := last && (c.isClient && session != nil || c.goingAway)
+	over := last && session != nil && (c.isClient || c.goingAway)
+	if last && session == nil {
+		c.answered = time.Now()
+	}
 	if last && !over && c.idle != nil {
-		c.idle.Reset(c.limits.handshakeTimeout)
+		if c.goingAway {
+			c.idle.Reset(c.limits.closeTimeout)
+		} else {
+			c.idle.Reset(c.limits.handshakeTimeout)
+		}
 	}
 	c.mu.Unlock()
 	for _, waiter := range waiters {

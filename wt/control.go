@@ -3,6 +3,7 @@ package wt
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/quicvarint"
@@ -162,6 +163,10 @@ func (c *conn) goAway() {
 	}
 	c.goingAway, c.refuseFrom = true, c.nextRequest
 	idle := len(c.requests) == 0
+	if wait := c.limits.closeTimeout - time.Since(c.answered); idle && wait > 0 && c.idle != nil {
+		idle = false
+		c.idle.Reset(wait)
+	}
 	var sessions []*Session
 	for _, session := range c.requests {
 		if session != nil {

@@ -76,6 +76,7 @@ func (v *varintReader) read() (uint64, error) {
 type frameReader struct {
 	varints   varintReader
 	remaining uint64 // of the payload of the current frame
+	payloads  uint64 // bytes of payload that have been read
 }
 
 func newFrameReader(r io.Reader) *frameReader {
@@ -115,6 +116,7 @@ func (f *frameReader) Read(p []byte) (int, error) {
 	}
 	n, err := f.varints.r.Read(p)
 	f.remaining -= uint64(n)
+	f.payloads += uint64(n)
 	if errors.Is(err, io.EOF) {
 		err = nil
 		if f.remaining > 0 {
@@ -123,6 +125,9 @@ func (f *frameReader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// consumed returns how many bytes of the stream have been read.
+func (f *frameReader) consumed() uint64 { return uint64(f.varints.count) + f.payloads }
 
 // payload reads the whole payload of the current frame.
 // The caller has checked its length against a limit.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -328,6 +330,95 @@ func FuzzEncodeHeaders(f *testing.F) {
 		status, header, err := parseResponseHead(section, 1<<20)
 		if err != nil || status != 200 || header.Get(name) != value {
 			t.Errorf("%q: %q came back as %v, %v", name, value, header, err)
+		}
+	})
+}
+
+func FuzzHTTPBody(f *testing.F) {
+	f.Add(append(appendFrameHeader(nil, frameData, 2), "ab"...), int64(2))
+	f.Add(append(appendFrameHeader(nil, 0x21, 1), 0), int64(-1))
+	trailer, _ := appendHeaders(nil, nil, http.Header{"X-Sum": {"1"}, "Content-Length": {"2"}})
+	f.Add(append(append(appendFrameHeader(nil, frameData, 1), 'a'), trailer...), int64(1))
+	f.Add(append(trailer, appendFrameHeader(nil, frameData, 0)...), int64(-1))
+	f.Fuzz(func(t *testing.T, b []byte, length int64) {
+		body := func(r io.Reader) (*httpBody, []byte, error) {
+			body := &httpBody{conn: &conn{limits: limits{maxHeaderBytes: defaultHeaderBytes}}, frames: newFrameReader(r), length: max(length, -1), fields: make(http.Header)}
+			var got []byte
+			for {
+				err := body.nextData()
+				if err == nil {
+					var part []byte
+					part, err = io.ReadAll(body.frames)
+					got = append(got, part...)
+				}
+				if err != nil {
+					return body, got, err
+				}
+			}
+		}
+		whole, got, err := body(bytes.NewReader(b))
+		wantRule(t, err)
+		if errors.Is(err, io.EOF) {
+			if length >= 0 && int64(len(got)) != length {
+				t.Errorf("%d bytes with length %d", len(got), length)
+			}
+			if whole.frames.consumed() != uint64(len(b)) {
+				t.Errorf("%d bytes consumed of %d", whole.frames.consumed(), len(b))
+			}
+		}
+		for name := range whole.fields {
+			if !validTrailer(name) {
+				t.Errorf("field %q in a trailer", name)
+			}
+		}
+		cut, again, err2 := body(&chunks{b: b})
+		if !bytes.Equal(got, again) || errors.Is(err, io.EOF) != errors.Is(err2, io.EOF) || len(cut.fields) != len(whole.fields) {
+			t.Errorf("in chunks: %x, %v; at once: %x, %v", again, err2, got, err)
+		}
+	})
+}
+
+func FuzzPriority(f *testing.F) {
+	for value, want := range map[string]struct {
+		urgency     int8
+		incremental bool
+		ok          bool
+	}{
+		"u=0":         {0, false, true},
+		"u=7, i":      {7, true, true},
+		"i=?0":        {3, false, true},
+		"":            {3, false, true},
+		"u=8":         {3, false, true},
+		"u=-1, i=1":   {3, false, true},
+		"u=?1;x, i;y": {3, true, true},
+		"u=(1 2)":     {3, false, true},
+		"u=1, u=2":    {2, false, true},
+		"u=":          {0, false, false},
+	} {
+		f.Add(value)
+		if urgency, incremental, ok := parsePriority([]string{value}); urgency != want.urgency || incremental != want.incremental || ok != want.ok {
+			f.Errorf("%q is %d, %v, %v; want %+v", value, urgency, incremental, ok, want)
+		}
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		if urgency, _, _ := parsePriority([]string{value}); urgency < 0 || urgency > 7 {
+			t.Errorf("urgency %d", urgency)
+		}
+	})
+}
+
+func FuzzContentLength(f *testing.F) {
+	f.Add("5")
+	f.Add("+5")
+	f.Add("9223372036854775808")
+	f.Fuzz(func(t *testing.T, value string) {
+		length, err := contentLength(http.Header{"Content-Length": {value}})
+		if err != nil {
+			wantRule(t, err)
+			return
+		}
+		if strings.TrimLeft(value, "0") != strings.TrimLeft(strconv.FormatInt(length, 10), "0") {
+			t.Errorf("%q is %d", value, length)
 		}
 	})
 }

@@ -179,7 +179,8 @@ func parseRequestHead(section []byte, limit int) (requestHead, error) {
 		return requestHead{}, streamError(codeMessageError, "CONNECT with :scheme or :path")
 	case !plainConnect && (head.scheme == "" || head.path == ""):
 		return requestHead{}, streamError(codeMessageError, ":scheme or :path missing")
-	case !plainConnect && head.path[0] != '/' && (head.path != "*" || head.method != http.MethodOptions):
+	case !plainConnect && head.path[0] != '/' && (head.path != "*" || head.method != http.MethodOptions),
+		strings.ContainsAny(head.path, " #"):
 		return requestHead{}, streamError(codeMessageError, ":path %q", head.path)
 	case head.authority == "" || !validAuthority(head.authority):
 		return requestHead{}, streamError(codeMessageError, "authority %q", head.authority)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -20,8 +19,14 @@ import (
 type Handler interface {
 	// ServeWebTransport answers r with Accept or Reject and then serves the
 	// session. It runs on a goroutine of its own. When it returns, the session is
-	// closed with code 0 if it is still open; a request that it has not answered
-	// is refused with status 404.
+	// closed with code 0 if it is still open. A request that it has not answered
+	// is refused: with status 405 if [ServerConfig.HTTPHandler] serves its path, so
+	// that it exists but is none of WebTransport, and with 404 otherwise
+	// (draft-ietf-webtrans-http3-16 §3.2).
+	//
+	// A panic ends the session, or the request, with H3_INTERNAL_ERROR, and nothing
+	// else. It is logged with its stack at level Error, unless it is
+	// [http.ErrAbortHandler].
 	//
 	// ctx ends with the session, or with the client's interest in the request.
 	// The handler must return soon after; the server waits for it.
@@ -37,25 +42,39 @@ func (f HandlerFunc) ServeWebTransport(ctx context.Context, r *Request) { f(ctx,
 // Request is a client's request for a session. Its fields are not changed by
 // this package, and its methods are safe for concurrent use.
 type Request struct {
+	// Method is the pseudo-header :method, which is CONNECT.
+	Method string
+	// Scheme is the pseudo-header :scheme, which is https.
+	Scheme string
 	// Authority is the server's host, and port where it is not 443, as the client
-	// has it.
+	// has it: the pseudo-header :authority as it came, or the field Host if there
+	// was none.
 	Authority string
 	// Path is the decoded path, beginning with a slash.
 	Path string
-	// RawPath is the path and the query as they came, the pseudo-header :path.
+	// RawPath is the path and the query as they came, the pseudo-header :path. It
+	// is more than the RawPath of a [url.URL].
 	RawPath string
 	// Query holds the parameters of the query. Those that are malformed are left
 	// out.
 	Query url.Values
 	// Origin is the field Origin, "" if the client, being no browser, sent none.
 	Origin string
-	// Header holds the fields, with canonical names.
+	// Header holds the fields, with canonical names, and each name's values in the
+	// order in which they came. Only Cookie, which HTTP/3 may split, is one value
+	// again (RFC 9114 §4.2.1).
 	Header http.Header
 	// Protocol is the pseudo-header :protocol, "webtransport" or
 	// "webtransport-h3".
 	Protocol string
 	// RemoteAddr is the client's address when the request came.
 	RemoteAddr net.Addr
+	// AddrValidated reports whether the client's first packet proved that it
+	// receives at its address, by a token of ours from a Retry or from an earlier
+	// connection (RFC 9000 §8.1.2). Without one, the handshake has proved it: no
+	// request comes before that is complete, so RemoteAddr is not forged either
+	// way.
+	AddrValidated bool
 	// Subprotocols are what the client offers, in its order of preference.
 	Subprotocols []string
 	// Draft is the family of drafts that the client speaks.
@@ -73,6 +92,7 @@ type Request struct {
 	mu       sync.Mutex
 	answered error // nil until the request has an answer or needs none any more
 	session  *Session
+	route    *http.Request // what a Mux has found, nil before
 }
 
 // AcceptOptions are how a request is accepted. The zero value is the default.
@@ -95,22 +115,25 @@ func newRequest(c *conn, stream *quic.Stream, frames *frameReader, head requestH
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Request{
-		Authority:    head.authority,
-		Path:         target.Path,
-		RawPath:      head.path,
-		Query:        target.Query(),
-		Origin:       head.header.Get("Origin"),
-		Header:       head.header,
-		Protocol:     head.protocol,
-		RemoteAddr:   c.quic.RemoteAddr(),
-		Subprotocols: parseAvailableProtocols(head.header),
-		Draft:        draft,
-		conn:         c,
-		stream:       stream,
-		frames:       frames,
-		supported:    supported,
-		ctx:          ctx,
-		cancel:       cancel,
+		Method:        head.method,
+		Scheme:        head.scheme,
+		Authority:     head.authority,
+		Path:          target.Path,
+		RawPath:       head.path,
+		Query:         target.Query(),
+		Origin:        head.header.Get("Origin"),
+		Header:        head.header,
+		Protocol:      head.protocol,
+		RemoteAddr:    c.quic.RemoteAddr(),
+		AddrValidated: c.addrValidated,
+		Subprotocols:  parseAvailableProtocols(head.header),
+		Draft:         draft,
+		conn:          c,
+		stream:        stream,
+		frames:        frames,
+		supported:     supported,
+		ctx:           ctx,
+		cancel:        cancel,
 	}, nil
 }
 
@@ -118,6 +141,33 @@ func newRequest(c *conn, stream *quic.Stream, frames *frameReader, head requestH
 // VerifiedChains of a client that was asked for a certificate by
 // [ServerConfig].TLSConfig, and the ServerName that it wants.
 func (r *Request) TLS() tls.ConnectionState { return r.conn.quic.ConnectionState().TLS }
+
+// UserAgent returns the field User-Agent, "" if the client sent none.
+func (r *Request) UserAgent() string { return r.Header.Get("User-Agent") }
+
+// Pattern returns the pattern by which a [Mux] found the handler, "" if none did.
+func (r *Request) Pattern() string {
+	if route := r.routed(); route != nil {
+		return route.Pattern
+	}
+	return ""
+}
+
+// PathValue returns what the wildcard name of the [Request.Pattern] matched, ""
+// if there is no such wildcard.
+func (r *Request) PathValue(name string) string {
+	if route := r.routed(); route != nil {
+		return route.PathValue(name)
+	}
+	return ""
+}
+
+// routed returns what a Mux has found, or nil.
+func (r *Request) routed() *http.Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.route
+}
 
 // Accept answers the request with success, and begins the session. Options may
 // be nil. Streams and datagrams that came before are delivered. It returns
@@ -216,31 +266,38 @@ func (r *Request) Reject(status int, header http.Header) error {
 	return answer(r.stream, b)
 }
 
-// answer sends a whole response and ends the request.
-func answer(stream *quic.Stream, response []byte) error {
-	if err := stream.TryWriteAll(response); err != nil {
-		stream.CancelRead(codeRequestRejected)
-		stream.CancelWrite(codeRequestRejected)
-		return fmt.Errorf("wt: answer: %w", err)
-	}
-	// RFC 9114 §4.1: the rest of the request is not needed.
-	stream.CancelRead(codeNoError)
-	return stream.Close()
-}
-
-// finish ends the request when its handler has returned.
-func (r *Request) finish() {
+// finish ends the request when its handler has returned. An answer that is still
+// owed has the status and the fields that unanswered gives.
+func (r *Request) finish(unanswered func() (int, http.Header)) {
 	r.mu.Lock()
 	session, answered := r.session, r.answered
 	r.mu.Unlock()
 	switch {
 	case answered == nil:
-		_ = r.Reject(http.StatusNotFound, nil)
+		_ = r.Reject(unanswered())
 	case session != nil:
 		_ = session.Close()
 	case !errors.Is(answered, ErrAnswered): // nobody waits for an answer
 		r.stream.CancelRead(codeRequestCancelled)
 		r.stream.CancelWrite(codeRequestCancelled)
+	}
+}
+
+// abort ends the request, and its session, when its handler has panicked.
+func (r *Request) abort() {
+	r.mu.Lock()
+	session, answered := r.session, r.answered
+	if answered == nil {
+		r.answered = ErrAnswered
+	}
+	r.mu.Unlock()
+	switch {
+	case session != nil:
+		_ = session.Reset(codeInternalError)
+	case !errors.Is(answered, ErrAnswered): // else the answer is on its way
+		r.stream.CancelRead(codeInternalError)
+		r.stream.CancelWrite(codeInternalError)
+		r.cancel(&SessionError{By: Us, Via: ViaReset, HTTPCode: codeInternalError, Err: errors.New("wt: handler panicked")})
 	}
 }
 
@@ -259,88 +316,6 @@ func (r *Request) abandon() {
 	}
 	r.answered = ended
 	r.cancel(ended)
-}
-
-// serveRequest answers a request whose HEADERS frame is the current one. It is
-// the serve of a server's connections.
-func (s *Server) serveRequest(c *conn, stream *quic.Stream, frames *frameReader) {
-	r, err := s.readRequest(c, stream, frames)
-	if err != nil {
-		c.refuseStream(stream, err)
-		return
-	}
-	if r == nil { // answered
-		return
-	}
-	// A client that loses interest before the answer stops the stream.
-	stop := afterFunc(stream.Context(), r.abandon)
-	defer r.finish()
-	defer stop()
-	s.config.Handler.ServeWebTransport(r.ctx, r)
-}
-
-// readRequest reads and checks a request for a session. It returns nil without
-// an error if it has answered the request itself.
-func (s *Server) readRequest(c *conn, stream *quic.Stream, frames *frameReader) (*Request, error) {
-	if frames.remaining > uint64(c.limits.maxHeaderBytes) {
-		return nil, s.refuse(stream, http.StatusRequestHeaderFieldsTooLarge)
-	}
-	section, err := frames.payload()
-	if err != nil {
-		return nil, err
-	}
-	_ = stream.SetReadDeadline(time.Time{})
-	head, err := parseRequestHead(section, c.limits.maxHeaderBytes)
-	switch {
-	case errors.Is(err, errHeadersTooLarge):
-		return nil, s.refuse(stream, http.StatusRequestHeaderFieldsTooLarge)
-	case err != nil:
-		return nil, err
-	case head.method == http.MethodConnect && head.protocol == "":
-		return nil, s.refuse(stream, http.StatusMethodNotAllowed)
-	case head.protocol == "":
-		return nil, s.refuse(stream, http.StatusNotFound)
-	}
-	if _, known := (settings{}).requestDraft(head.protocol); !known {
-		// RFC 9220 §3
-		return nil, s.refuse(stream, http.StatusNotImplemented)
-	}
-	if head.scheme != "https" {
-		return nil, streamError(codeMessageError, "WebTransport over scheme %q", head.scheme)
-	}
-	if err := checkContentFields(head.header); err != nil {
-		return nil, err
-	}
-	// draft-ietf-webtrans-http3-16 §7.1: no request before the client's SETTINGS.
-	ctx, cancel := context.WithTimeout(context.Background(), c.limits.handshakeTimeout)
-	defer cancel()
-	if err := c.awaitSettings(ctx); err != nil {
-		return nil, err
-	}
-	draft, _ := c.peer.requestDraft(head.protocol)
-	if c.full() {
-		// draft-ietf-webtrans-http3-16 §5.1: without flow control the excess is
-		// reset, so that a client can try another connection.
-		return nil, streamError(codeRequestRejected, "more sessions than this connection may have")
-	}
-	r, err := newRequest(c, stream, frames, head, draft, s.config.Subprotocols)
-	if err != nil {
-		return nil, err
-	}
-	if !s.config.CheckOrigin(r) {
-		s.config.Logger.Debug("origin refused", "origin", r.Origin, "authority", r.Authority)
-		return nil, r.Reject(http.StatusForbidden, nil)
-	}
-	return r, nil
-}
-
-// refuse answers a request that never becomes one for a session.
-func (s *Server) refuse(stream *quic.Stream, status int) error {
-	b, err := appendResponseHead(nil, status, nil)
-	if err != nil {
-		return err
-	}
-	return answer(stream, b)
 }
 
 // sameOrigin is the default check: no Origin, or one whose host and port are

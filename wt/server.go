@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -50,8 +51,22 @@ type ServerConfig struct {
 	// goroutine more, and each packet some hundred bytes on the disk. With a Tracer
 	// of QUICConfig it is an error.
 	QlogDir string
-	// Handler answers the requests for sessions.
+	// Handler answers the requests for sessions. A [Mux] chooses among several by
+	// their paths.
 	Handler Handler
+	// HTTPHandler answers the ordinary requests: those that are no CONNECT. The
+	// default answers them with 404. It runs on a goroutine of its own for each
+	// request. What net/http documents of its servers holds for it, trailers,
+	// interim responses, [http.ResponseController]'s deadlines and flushes, and
+	// panics included, with these differences: the request's context has no
+	// [http.ServerContextKey]; a request whose scheme is not https is answered with
+	// 421; and a body is read as it arrives, without a deadline of its own. A
+	// request counts against MaxIncomingStreams until its handler has returned.
+	//
+	// If it is an *[http.ServeMux], or has that type's method Handler, a session
+	// that nobody accepts is refused with 405 where a plain request would find a
+	// handler, and with 404 elsewhere. With another handler it is always 405.
+	HTTPHandler http.Handler
 	// CheckOrigin decides whether a request's Origin is welcome; if not, it is
 	// answered with 403. It must be safe for concurrent use. The default welcomes
 	// requests without Origin, which come from no browser, and those whose origin
@@ -403,6 +418,7 @@ func (s *Server) serveConn(q *quic.Conn, rouser *rouser) {
 	defer place.end()
 	c := newConn(q, false, s.limits, s.config.Logger)
 	c.serve = s.serveRequest
+	c.addrValidated = place.addrValidated
 	// Before anyone can find it and send GOAWAY.
 	if err := c.start(); err != nil {
 		s.config.Logger.Debug("connection not started", slog.Any("error", err))
