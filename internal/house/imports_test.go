@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"internal/memconn": {},
 	"internal/memnet":  {"broker", "client", "internal/memconn"},
 	"interop":          {},
+	"interop/wpt":      {"wt"},
 }
 
 // onlyIn are imports that one file of a package may have.
