@@ -293,6 +293,12 @@ func (c *conn) readStreamHeader(stream *quic.Stream, id uint64) {
 	typ, err := frames.varints.read()
 	switch {
 	case err != nil:
+		if session := c.sessionOfReset(err); session != nil {
+			c.removeRequest(id) // it is none
+			_ = stream.SetReadDeadline(time.Time{})
+			session.receiveStream(stream, 0)
+			return
+		}
 		err = streamError(codeRequestIncomplete, "stream without header: %v", err)
 	case typ == frameWebTransport:
 		c.removeRequest(id) // it is none
@@ -300,6 +306,11 @@ func (c *conn) readStreamHeader(stream *quic.Stream, id uint64) {
 		if session, err = readSessionID(&frames.varints); err == nil {
 			_ = stream.SetReadDeadline(time.Time{})
 			c.dispatchStream(stream, session, frames.varints.count)
+			return
+		}
+		if session := c.sessionOfReset(err); session != nil {
+			_ = stream.SetReadDeadline(time.Time{})
+			session.receiveStream(stream, frames.varints.count)
 			return
 		}
 	case c.isClient:
@@ -314,6 +325,33 @@ func (c *conn) readStreamHeader(stream *quic.Stream, id uint64) {
 	}
 	c.refuseStream(stream, err)
 	c.removeRequest(id)
+}
+
+// sessionOfReset returns the session of a stream whose header was overtaken by a
+// reset, as happens with peers that have no reset_stream_at, or nil. The code must
+// be one that only an application can have given, and the connection have one
+// session, or it would be a guess.
+func (c *conn) sessionOfReset(err error) *Session {
+	var reset *quic.StreamError
+	if !errors.As(err, &reset) || !reset.Remote {
+		return nil
+	}
+	if _, ok := applicationCode(uint64(reset.ErrorCode)); !ok {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var only *Session
+	for _, session := range c.requests {
+		switch {
+		case session == nil:
+		case only != nil:
+			return nil
+		default:
+			only = session
+		}
+	}
+	return only
 }
 
 // serveRequest finds the HEADERS that a request begins with.
@@ -399,6 +437,11 @@ func (c *conn) readUniStreamHeader(stream *quic.ReceiveStream) {
 	varints := &varintReader{r: stream}
 	typ, err := varints.read()
 	if err != nil {
+		if session := c.sessionOfReset(err); session != nil {
+			_ = stream.SetReadDeadline(time.Time{})
+			session.receiveUniStream(stream, 0)
+			return
+		}
 		// A stream that ends or stalls before its type means nothing (RFC 9114 §6.2).
 		stream.CancelRead(codeStreamCreationError)
 		return
@@ -406,6 +449,11 @@ func (c *conn) readUniStreamHeader(stream *quic.ReceiveStream) {
 	switch typ {
 	case streamWebTransport:
 		id, err := readSessionID(varints)
+		if session := c.sessionOfReset(err); session != nil {
+			_ = stream.SetReadDeadline(time.Time{})
+			session.receiveUniStream(stream, varints.count)
+			return
+		}
 		if err != nil {
 			_ = c.fail(err)
 			stream.CancelRead(codeStreamCreationError)

@@ -2,9 +2,7 @@ package wt
 
 import (
 	"context"
-	"os"
 	"sync"
-	"time"
 
 	"github.com/quic-go/quic-go/quicvarint"
 )
@@ -240,30 +238,9 @@ func (f *flow) awaitData(h *halves) error {
 		if tell {
 			f.session.outbox.wake()
 		}
-		if done, err := f.awaitMore(h, more); done {
+		if done, err := h.awaitSignal(more, nil); done {
 			return err
 		}
-	}
-}
-
-// awaitMore waits until an allowance may have grown. It reports true if the
-// write is not to go on waiting.
-func (f *flow) awaitMore(h *halves, more <-chan struct{}) (done bool, err error) {
-	var expired <-chan time.Time
-	if nanos := h.writeDeadline.Load(); nanos != 0 {
-		timer := time.NewTimer(time.Until(time.Unix(0, nanos)))
-		defer timer.Stop()
-		expired = timer.C
-	}
-	select {
-	case <-more: // or the deadline has changed
-		return false, nil
-	case <-expired:
-		return true, os.ErrDeadlineExceeded
-	case <-h.send.Context().Done():
-		return true, nil // the next write says why
-	case <-f.session.ctx.Done():
-		return true, f.session.endedWith()
 	}
 }
 

@@ -51,6 +51,8 @@ type Session struct {
 	outbox outbox // of the CONNECT stream
 	flow   *flow  // nil where it is not negotiated; set before run
 
+	schedule sendScheduler
+
 	// ended says why the session ended, and is nil while it has not. It is set
 	// once, with mu held.
 	ended atomic.Pointer[SessionError]
@@ -62,6 +64,9 @@ type Session struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	streams map[*halves]struct{} // with a direction that is not over
+	// overWritten and overRead are the bytes of streams that are not in streams any
+	// more.
+	overWritten, overRead uint64
 }
 
 // newSession makes the session of a CONNECT stream. ctx is its lifetime, ended
@@ -120,6 +125,8 @@ func (s *Session) finish(ended *SessionError, code quic.StreamErrorCode) {
 	streams := make([]*halves, 0, len(s.streams))
 	for h := range s.streams {
 		streams = append(streams, h)
+		s.overWritten += h.written.Load()
+		s.overRead += h.readBytes.Load()
 	}
 	clear(s.streams)
 	s.mu.Unlock()
@@ -421,7 +428,11 @@ func (s *Session) track(h *halves) bool {
 // untrack forgets a stream of which both directions are over.
 func (s *Session) untrack(h *halves) {
 	s.mu.Lock()
-	delete(s.streams, h)
+	if _, tracked := s.streams[h]; tracked {
+		delete(s.streams, h)
+		s.overWritten += h.written.Load()
+		s.overRead += h.readBytes.Load()
+	}
 	s.mu.Unlock()
 	if s.flow != nil && h.remote {
 		s.flow.closed(h.send == nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -49,11 +50,17 @@ type halves struct {
 	// before headerState becomes headerCancelled.
 	cancelCode atomic.Uint64
 
-	// Under flow control alone: the write deadline, in nanoseconds since 1970, 0 for
-	// none; and the account of what was received, guarded by the flow's mu.
+	// The write deadline, in nanoseconds since 1970, 0 for none; and, under flow
+	// control alone, the account of what was received, guarded by the flow's mu.
 	writeDeadline atomic.Int64
 	in            account
 	onEnd         atomic.Pointer[func()]
+
+	// written and readBytes count the application's data.
+	written, readBytes atomic.Uint64
+
+	// turn is nil until the stream has a send order.
+	turn atomic.Pointer[turn]
 
 	// over counts the directions that have ended, as a set of bits.
 	over atomic.Uint32
@@ -114,14 +121,20 @@ func (h *halves) abandon() {
 }
 
 func (h *halves) write(p []byte) (int, error) {
+	n, err := h.writeAll(p)
+	h.written.Add(uint64(n))
+	return n, err
+}
+
+func (h *halves) writeAll(p []byte) (int, error) {
 	if err := h.session.endedWith(); err != nil {
 		return 0, err
 	}
 	written := 0
 	if h.headerState.CompareAndSwap(headerDue, headerTaken) {
 		first := p[:min(len(p), firstChunk)]
-		if h.session.flow != nil {
-			first = nil // data is counted, headers are not
+		if h.session.flow != nil || h.turn.Load() != nil {
+			first = nil // data is counted and ordered, headers are not
 		}
 		n, err := h.writeHeader(first)
 		if err != nil {
@@ -135,10 +148,14 @@ func (h *halves) write(p []byte) (int, error) {
 	return written + n, h.sendError(err)
 }
 
-// writeData writes within the session's flow control, where there is one.
+// writeData writes within the session's flow control and its send order, where
+// there are such.
 func (h *halves) writeData(p []byte) (int, error) {
-	flow := h.session.flow
-	if flow == nil {
+	flow, turn := h.session.flow, h.turn.Load()
+	switch {
+	case turn != nil:
+		return turn.write(p)
+	case flow == nil:
 		return h.send.Write(p)
 	}
 	written := 0
@@ -206,6 +223,7 @@ func (h *halves) tryWriteAll(p []byte) error {
 		h.send.SetReliableBoundary()
 		h.header = nil
 	}
+	h.written.Add(uint64(len(p)))
 	return nil
 }
 
@@ -265,6 +283,7 @@ func (h *halves) cancelledUnsent() error {
 
 func (h *halves) read(p []byte) (int, error) {
 	n, err := h.receive.Read(p)
+	h.readBytes.Add(uint64(n))
 	if n > 0 && h.session.flow != nil {
 		h.session.flow.received(&h.in, n)
 	}
@@ -420,6 +439,19 @@ func (s *Stream) SetPriority(urgency int8, incremental bool) {
 	s.h.send.SetPriority(urgency, incremental)
 }
 
+// SetSendOrder has the stream sent before those of its group that have a lower
+// order, and after those with a higher one, whenever several have something to
+// send (W3C WebTransport, "sendOrder"). It may be changed at any time. Streams
+// that never had an order or a group take turns with all others, as QUIC does with
+// those of one urgency; what TryWriteAll queues is not held back. Writes on a
+// stream with an order return when QUIC has packed what they write.
+func (s *Stream) SetSendOrder(order int64) { s.h.setSendOrder(order) }
+
+// SetSendGroup moves the stream into a group, with order 0 if it had none. The
+// default is one group for all; nil means that again. It returns an error if the
+// group is another session's.
+func (s *Stream) SetSendGroup(group *SendGroup) error { return s.h.setSendGroup(group) }
+
 // Context returns a context that ends with the sending side: at Close or
 // CancelWrite, when the peer stops the stream, and with the session's connection.
 func (s *Stream) Context() context.Context { return s.h.send.Context() }
@@ -455,6 +487,12 @@ func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.h.setWriteDe
 func (s *SendStream) SetPriority(urgency int8, incremental bool) {
 	s.h.send.SetPriority(urgency, incremental)
 }
+
+// SetSendOrder is as [Stream.SetSendOrder].
+func (s *SendStream) SetSendOrder(order int64) { s.h.setSendOrder(order) }
+
+// SetSendGroup is as [Stream.SetSendGroup].
+func (s *SendStream) SetSendGroup(group *SendGroup) error { return s.h.setSendGroup(group) }
 
 // Context is as [Stream.Context].
 func (s *SendStream) Context() context.Context { return s.h.send.Context() }
@@ -492,16 +530,42 @@ func (h *halves) setReadDeadline(t time.Time) error {
 // setWriteDeadline never undoes the interruption of an ended session.
 func (h *halves) setWriteDeadline(t time.Time) error {
 	err := h.send.SetWriteDeadline(t)
+	nanos := int64(0)
+	if !t.IsZero() {
+		nanos = t.UnixNano()
+	}
+	h.writeDeadline.Store(nanos)
 	if flow := h.session.flow; flow != nil {
-		nanos := int64(0)
-		if !t.IsZero() {
-			nanos = t.UnixNano()
-		}
-		h.writeDeadline.Store(nanos)
 		flow.signal()
+	}
+	if turn := h.turn.Load(); turn != nil {
+		turn.signal()
 	}
 	if h.session.endedWith() != nil {
 		h.interrupt()
 	}
 	return err
+}
+
+// awaitSignal waits until signal has something. It reports true if the write is
+// not to go on waiting.
+func (h *halves) awaitSignal(signal <-chan struct{}, patience <-chan time.Time) (done bool, err error) {
+	var expired <-chan time.Time
+	if nanos := h.writeDeadline.Load(); nanos != 0 {
+		timer := time.NewTimer(time.Until(time.Unix(0, nanos)))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-signal: // or the deadline has changed
+		return false, nil
+	case <-patience:
+		return false, nil
+	case <-expired:
+		return true, os.ErrDeadlineExceeded
+	case <-h.send.Context().Done():
+		return true, nil // the next write says why
+	case <-h.session.ctx.Done():
+		return true, h.session.endedWith()
+	}
 }
