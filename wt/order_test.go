@@ -104,8 +104,8 @@ func TestOvertakesAnswer(t *testing.T) {
 }
 
 // A reset that overtakes the stream's header and data still shows the stream,
-// with its code, where both sides have reliable resets; elsewhere the stream may
-// stay unseen, and nothing else is lost.
+// with its code, where both sides have reliable resets; elsewhere a stream whose
+// code is no application's stays unseen, and nothing else is lost.
 func TestResetOvertakesHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := join(t, wttest.Link{}, 0, wt.ServerConfig{}, wt.Dialer{})
@@ -143,6 +143,21 @@ func TestResetOvertakesHeader(t *testing.T) {
 			reversed(t, end,
 				func() { stream = p.bidi(append(varints(0x41, 0), "data"...)) },
 				func() { stream.CancelWrite(0x52e4a40fa8db) },
+			)
+			// Its code is an application's, and there is one session it can be of.
+			accepted := must(session.AcceptStream(t.Context()))(t)
+			_, err := accepted.Read(make([]byte, 10))
+			wantStreamError(t, err, true, 0)
+			check(t, write(accepted, "answer"))
+			check(t, accepted.Close())
+			if b := must(io.ReadAll(stream))(t); string(b) != "answer" {
+				t.Errorf("read %q", b)
+			}
+
+			// Of other codes nobody can say whose they are; nothing else is lost.
+			reversed(t, end,
+				func() { stream = p.bidi(append(varints(0x41, 0), "data"...)) },
+				func() { stream.CancelWrite(0x10c) },
 			)
 			p.bidi(append(varints(0x41, 0), "next"...))
 			b := make([]byte, 10)

@@ -2,6 +2,7 @@ package wt
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,13 +33,17 @@ const groupQuantum = 16 << 10
 // data, and so is held up by the peer's flow control.
 const patience = 50 * time.Millisecond
 
+// linger is how long a stream keeps its place after a write, for the next one.
+// Without it every gap between small writes would be somebody else's turn.
+const linger = time.Millisecond
+
 // sendScheduler decides between the streams of a session that have a send order.
 type sendScheduler struct {
 	// Guarded by mu. It is held while QUIC packs, so nothing blocks with it, or
 	// calls QUIC.
 	mu      sync.Mutex
 	group   *SendGroup // of streams that were given none; made when needed
-	writing []*turn    // in a write that QUIC may ask for data
+	writing []*turn    // in a write that QUIC may ask for data, or lingering after one
 	waiting []*turn    // have given their turn away
 }
 
@@ -54,6 +59,9 @@ type turn struct {
 	asked   uint64 // by QUIC, how often
 	stalled bool   // it was not asked for so long that others do not wait
 	yielded bool   // in its last answer to QUIC
+	present bool   // it is among those that write
+	// lingers is until when it stays there after a write; zero within one.
+	lingers time.Time
 }
 
 // NewSendGroup returns a group for the session's sending streams.
@@ -79,11 +87,9 @@ func (h *halves) setSendGroup(group *SendGroup) error {
 	if group == nil {
 		group = s.groupLocked(h.session)
 	}
-	for _, w := range s.writing {
-		if w == t {
-			t.group.active--
-			s.enterLocked(group)
-		}
+	if t.present {
+		t.group.active--
+		s.enterLocked(group)
 	}
 	t.group = group
 	s.mu.Unlock()
@@ -123,17 +129,42 @@ func (s *sendScheduler) enterLocked(group *SendGroup) {
 	group.active++
 }
 
-// yieldsLocked reports whether t is to give its turn away.
-func (s *sendScheduler) yieldsLocked(t *turn) bool {
-	for _, w := range s.writing {
+// rivalLocked returns one that t is to give its turn to, or nil.
+func (s *sendScheduler) rivalLocked(t *turn) *turn {
+	var now time.Time
+	for i := 0; i < len(s.writing); i++ {
+		w := s.writing[i]
+		if !w.lingers.IsZero() {
+			if now.IsZero() {
+				now = time.Now()
+			}
+			if !now.Before(w.lingers) {
+				s.leaveLocked(w)
+				i-- // another is in its place
+				continue
+			}
+		}
 		switch {
 		case w == t || w.stalled:
 		case w.group == t.group && w.order > t.order,
 			w.group != t.group && w.group.sent+groupQuantum < t.group.sent:
-			return true
+			return w
 		}
 	}
-	return false
+	return nil
+}
+
+// leaveLocked takes t out of those that write.
+func (s *sendScheduler) leaveLocked(t *turn) {
+	if !t.present {
+		return
+	}
+	t.present = false
+	t.group.active--
+	i := slices.Index(s.writing, t)
+	last := len(s.writing) - 1
+	s.writing[i], s.writing[last] = s.writing[last], nil
+	s.writing = s.writing[:last]
 }
 
 // reconsider wakes those who need not wait any longer.
@@ -145,7 +176,7 @@ func (s *sendScheduler) reconsider() {
 
 func (s *sendScheduler) reconsiderLocked() {
 	for _, t := range s.waiting {
-		if !s.yieldsLocked(t) {
+		if s.rivalLocked(t) == nil {
 			t.signal()
 		}
 	}
@@ -166,7 +197,7 @@ func (t *turn) take(n int) int {
 	defer s.mu.Unlock()
 	t.asked++
 	t.stalled = false
-	if t.yielded = s.yieldsLocked(t); t.yielded {
+	if t.yielded = s.rivalLocked(t) != nil; t.yielded {
 		return 0
 	}
 	if flow := t.h.session.flow; flow != nil {
@@ -183,7 +214,7 @@ func (t *turn) write(p []byte) (int, error) {
 	for {
 		t.begin()
 		n, err := t.h.send.WriteWithLimit(p[written:], t.take)
-		yielded := t.end()
+		yielded := t.end(err == nil)
 		written += n
 		if !errors.Is(err, quic.ErrWriteLimitReached) {
 			return written, err
@@ -204,21 +235,36 @@ func (t *turn) begin() {
 	s := &t.h.session.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.stalled, t.yielded = false, false
-	s.enterLocked(t.group)
-	s.writing = append(s.writing, t)
+	t.stalled, t.yielded, t.lingers = false, false, time.Time{}
+	if !t.present {
+		t.present = true
+		s.enterLocked(t.group)
+		s.writing = append(s.writing, t)
+	}
 }
 
 // end notes that it does not any more, and reports whether the turn was given
-// away.
-func (t *turn) end() (yielded bool) {
+// away. After a complete write the stream lingers.
+func (t *turn) end(complete bool) (yielded bool) {
 	s := &t.h.session.schedule
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writing = without(s.writing, t)
-	t.group.active--
+	if complete {
+		t.lingers = time.Now().Add(linger)
+		return false
+	}
+	s.leaveLocked(t)
 	s.reconsiderLocked()
 	return t.yielded
+}
+
+// leave takes a stream that has ended out of the schedule.
+func (t *turn) leave() {
+	s := &t.h.session.schedule
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveLocked(t)
+	s.reconsiderLocked()
 }
 
 // await waits until nobody has more right to be sent, or who has it is not sent
@@ -226,50 +272,32 @@ func (t *turn) end() (yielded bool) {
 func (t *turn) await() error {
 	s := &t.h.session.schedule
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.waiting = append(s.waiting, t)
-	s.mu.Unlock()
 	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.waiting = without(s.waiting, t)
+		i := slices.Index(s.waiting, t)
+		s.waiting = slices.Delete(s.waiting, i, i+1)
 	}()
 	for {
-		s.mu.Lock()
-		if !s.yieldsLocked(t) {
-			s.mu.Unlock()
+		rival := s.rivalLocked(t)
+		if rival == nil {
 			return nil
 		}
-		asked := make(map[*turn]uint64, len(s.writing))
-		for _, w := range s.writing {
-			asked[w] = w.asked
+		wait, asked := patience, rival.asked
+		lingers := rival.lingers
+		if !lingers.IsZero() {
+			wait = time.Until(lingers)
 		}
 		s.mu.Unlock()
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(wait)
 		done, err := t.h.awaitSignal(t.wakeUp, timer.C)
-		waitedInVain := !timer.Stop()
+		inVain := !timer.Stop()
+		s.mu.Lock()
 		if done {
 			return err
 		}
-		if waitedInVain {
-			s.mu.Lock()
-			for _, w := range s.writing {
-				if before, known := asked[w]; known && before == w.asked {
-					w.stalled = true
-				}
-			}
-			s.mu.Unlock()
+		if inVain && lingers.IsZero() && rival.lingers.IsZero() && rival.asked == asked {
+			rival.stalled = true
 		}
 	}
-}
-
-// without returns turns without t, in place.
-func without(turns []*turn, t *turn) []*turn {
-	for i, other := range turns {
-		if other == t {
-			turns[i] = turns[len(turns)-1]
-			turns[len(turns)-1] = nil
-			return turns[:len(turns)-1]
-		}
-	}
-	return turns
 }

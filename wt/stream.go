@@ -84,6 +84,11 @@ const firstChunk = 1024
 
 // finish notes that a direction has ended, for good.
 func (h *halves) finish(direction uint32) {
+	if direction == sendOver {
+		if turn := h.turn.Load(); turn != nil {
+			turn.leave()
+		}
+	}
 	all := uint32(0)
 	if h.send != nil {
 		all |= sendOver
