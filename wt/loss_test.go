@@ -68,8 +68,10 @@ func everySeed(n uint64, f func(t *testing.T, seed uint64)) func(*testing.T) {
 				t.Logf("with seed %d", seed)
 			}
 		}()
-		for ; seed < n && !t.Failed(); seed++ {
-			f(t, seed)
+		for ; seed < n; seed++ {
+			if f(t, seed); t.Failed() {
+				return
+			}
 		}
 	}
 }

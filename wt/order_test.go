@@ -254,3 +254,56 @@ func TestEverythingReversed(t *testing.T) {
 		<-s.Draining()
 	})
 }
+
+// A reset that arrives just when this side gives up reading is no clean end, even
+// where it falls behind the last byte that was read: neither for the call that
+// waits nor for later ones.
+func TestResetBesideCancelRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := join(t, wttest.Link{}, 0, wt.ServerConfig{}, wt.Dialer{})
+		b := make([]byte, 10)
+		for range 100 {
+			stream := must(j.client.OpenUniStream(t.Context()))(t)
+			check(t, write(stream, "x"))
+			accepted := must(j.server.AcceptUniStream(t.Context()))(t)
+			must(accepted.Read(b))(t)
+			waited := make(chan error, 1)
+			go func() {
+				_, err := accepted.Read(make([]byte, 10))
+				waited <- err
+			}()
+			synctest.Wait()
+			stream.CancelWrite(7)
+			accepted.CancelRead(7)
+			first := <-waited
+			synctest.Wait()
+			_, second := accepted.Read(b)
+			for _, err := range []error{first, second} {
+				var cancelled *wt.StreamError
+				if !errors.As(err, &cancelled) || cancelled.Code != 7 {
+					t.Fatalf("reads ended with %v, then %v", first, second)
+				}
+			}
+		}
+	})
+	t.Run("of a session", func(t *testing.T) {
+		for range 20 {
+			synctest.Test(t, func(t *testing.T) {
+				j := join(t, wttest.Link{}, 0, wt.ServerConfig{}, wt.Dialer{})
+				check(t, write(must(j.client.OpenStream(t.Context()))(t), ""))
+				accepted := must(j.server.AcceptStream(t.Context()))(t)
+				waited := make(chan error, 1)
+				go func() {
+					_, err := accepted.Read(make([]byte, 10))
+					waited <- err
+				}()
+				synctest.Wait()
+				check(t, j.client.CloseWithError(3, "over"))
+				wantSessionError(t, <-waited, wt.Peer, 3, "over")
+				synctest.Wait()
+				_, err := accepted.Read(make([]byte, 10))
+				wantSessionError(t, err, wt.Peer, 3, "over")
+			})
+		}
+	})
+}

@@ -347,6 +347,7 @@ func (s *Session) limitClose() {
 
 // awaitRelease waits until nothing is left of an ended session.
 func (s *Session) awaitRelease() {
+	<-s.ctx.Done() // who ended it may be about to say so
 	<-s.done
 	if s.released != nil {
 		<-s.released

@@ -49,6 +49,8 @@ type halves struct {
 	// cancelCode is that of the first reset before the first write. It is set
 	// before headerState becomes headerCancelled.
 	cancelCode atomic.Uint64
+	// stopped is the code that the reading was given up with, +1; 0 while it was not.
+	stopped atomic.Uint64
 
 	// The write deadline, in nanoseconds since 1970, 0 for none; and, under flow
 	// control alone, the account of what was received, guarded by the flow's mu.
@@ -121,7 +123,7 @@ func (h *halves) abandon() {
 		h.send.CancelWrite(codeSessionGone)
 	}
 	if h.receive != nil && over&receiveOver == 0 {
-		h.receive.CancelRead(codeSessionGone)
+		h.stopReading(codeSessionGone)
 	}
 }
 
@@ -295,6 +297,11 @@ func (h *halves) read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	if stopped := h.stopped.Load(); stopped != 0 && errors.Is(err, io.EOF) {
+		// QUIC takes a reset for the end when it comes just as the reading stops, and
+		// behind the last byte that was read.
+		err = &quic.StreamError{ErrorCode: quic.StreamErrorCode(stopped - 1)}
+	}
 	var cancelled *quic.StreamError
 	if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
 		h.finishReceive()
@@ -303,8 +310,16 @@ func (h *halves) read(p []byte) (int, error) {
 }
 
 func (h *halves) cancelRead(code quic.StreamErrorCode) {
-	h.receive.CancelRead(code)
+	h.stopReading(code)
 	h.finishReceive()
+}
+
+// stopReading gives up what was not read to its end.
+func (h *halves) stopReading(code quic.StreamErrorCode) {
+	if h.over.Load()&receiveOver == 0 {
+		h.stopped.CompareAndSwap(0, uint64(code)+1)
+	}
+	h.receive.CancelRead(code)
 }
 
 // finishReceive notes that nothing more is read.
