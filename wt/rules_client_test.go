@@ -72,34 +72,6 @@ func TestAnswers(t *testing.T) {
 	})
 }
 
-func TestClientConnectionErrors(t *testing.T) {
-	cases := map[string]struct {
-		uni, bidi []byte
-		code      uint64
-	}{
-		"RFC 9114 §6.1: server's request":   {bidi: headers(":status", "200"), code: h3StreamCreation},
-		"RFC 9114 §7.2.5: push stream":      {uni: varints(1, 0), code: h3IDError},
-		"RFC 9114 §7.2.7: MAX_PUSH_ID":      {uni: append(append(varints(0), serverSettings()...), frame(13, varints(1))...), code: h3FrameUnexpected},
-		"RFC 9114 §5.2: GOAWAY with id 1":   {uni: append(append(varints(0), serverSettings()...), frame(7, varints(1))...), code: h3IDError},
-		"draft §4: session id of a uni one": {bidi: varints(0x41, 3), code: h3IDError},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			p, result := listenPeer(t.Context(), t, wt.Dialer{})
-			if c.uni != nil {
-				p.uni(c.uni)
-			}
-			if c.bidi != nil {
-				p.bidi(c.bidi)
-			}
-			p.wantClosed(quicCode(c.code))
-			if (<-result).err == nil {
-				t.Error("dial succeeded")
-			}
-		})
-	}
-}
-
 // draft §4.6: a server's streams and datagrams may overtake its answer.
 func TestArrivesBeforeAnswer(t *testing.T) {
 	p, stream, result := answerPeer(t, wt.Dialer{})

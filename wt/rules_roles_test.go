@@ -27,6 +27,16 @@ type ruleOptions struct {
 	server   wt.ServerConfig // of the package, as a server
 	dialer   wt.Dialer       // of the package, as a client
 	settings []uint64        // of the peer, beyond the usual ones
+	quic     func(*quic.Config)
+}
+
+// peerQUIC is the configuration of the peer's QUIC.
+func (o ruleOptions) peerQUIC() *quic.Config {
+	config := peerQUIC()
+	if o.quic != nil {
+		o.quic(config)
+	}
+	return config
 }
 
 // bothRoles runs a script on a session between this package and a peer made by
@@ -46,7 +56,7 @@ func bothRolesWith(t *testing.T, o ruleOptions, f func(t *testing.T, p *peer, co
 			sessions := make(chan *wt.Session, 1)
 			config := o.server
 			config.Handler = accepting(sessions)
-			p := dialPeer(t, config)
+			p, _ := dialPeerWith(t, config, o.peerQUIC())
 			endHang(t, p)
 			p.control(settingsFrame(append([]uint64{0x33, 1, 0x2c7cf000, 1}, o.settings...)...))
 			connect := p.bidi(connectHead())
@@ -56,7 +66,7 @@ func bothRolesWith(t *testing.T, o ruleOptions, f func(t *testing.T, p *peer, co
 	})
 	t.Run("client", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p, result := listenPeer(t.Context(), t, o.dialer)
+			p, result := listenPeerQUIC(t.Context(), t, o.dialer, (*wt.Dialer).Dial, o.peerQUIC())
 			endHang(t, p)
 			p.control(settingsFrame(append([]uint64{8, 1, 0x33, 1, 0x2c7cf000, 1}, o.settings...)...))
 			connect := must(p.conn.AcceptStream(t.Context()))(t)

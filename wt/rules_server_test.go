@@ -173,78 +173,6 @@ func TestOtherRequests(t *testing.T) {
 	}
 }
 
-// What ends the whole connection, and with which code.
-func TestConnectionErrors(t *testing.T) {
-	goaway := frame(7, varints(8))
-	cases := map[string]struct {
-		uni  [][]byte // unidirectional streams
-		bidi [][]byte // bidirectional streams
-		fin  bool     // whether the first unidirectional stream ends
-		code uint64
-	}{
-		"RFC 9114 §6.2.1: no SETTINGS first":        {uni: [][]byte{append(varints(0), goaway...)}, code: h3MissingSettings},
-		"RFC 9114 §6.2.1: second control stream":    {uni: [][]byte{append(varints(0), usualSettings()...), append(varints(0), usualSettings()...)}, code: h3StreamCreation},
-		"RFC 9114 §6.2.1: control stream closed":    {uni: [][]byte{append(varints(0), usualSettings()...)}, fin: true, code: h3ClosedCritical},
-		"RFC 9204 §4.2: encoder stream closed":      {uni: [][]byte{varints(2)}, fin: true, code: h3ClosedCritical},
-		"RFC 9204 §4.2: second decoder stream":      {uni: [][]byte{varints(3), varints(3)}, code: h3StreamCreation},
-		"RFC 9114 §6.2.2: push from a client":       {uni: [][]byte{varints(1, 0)}, code: h3StreamCreation},
-		"RFC 9114 §7.2.4: second SETTINGS":          {uni: [][]byte{append(append(varints(0), usualSettings()...), usualSettings()...)}, code: h3FrameUnexpected},
-		"RFC 9114 §7.2.4.1: setting of HTTP/2":      {uni: [][]byte{append(varints(0), settingsFrame(2, 0)...)}, code: h3SettingsError},
-		"RFC 9114 §7.2.4: setting twice":            {uni: [][]byte{append(varints(0), settingsFrame(0x33, 1, 0x33, 1)...)}, code: h3SettingsError},
-		"RFC 9297 §2.1.1: H3_DATAGRAM of 2":         {uni: [][]byte{append(varints(0), settingsFrame(0x33, 2)...)}, code: h3SettingsError},
-		"RFC 9114 §7.1: SETTINGS cut":               {uni: [][]byte{append(varints(0), frame(4, varints(0x33))...)}, code: h3FrameError},
-		"SETTINGS too large":                        {uni: [][]byte{append(varints(0), frame(4, make([]byte, 9000))...)}, code: h3ExcessiveLoad},
-		"RFC 9114 §7.2.1: DATA on control":          {uni: [][]byte{append(append(varints(0), usualSettings()...), data([]byte("x"))...)}, code: h3FrameUnexpected},
-		"RFC 9114 §7.2.8: HTTP/2 frame on control":  {uni: [][]byte{append(append(varints(0), usualSettings()...), frame(6, nil)...)}, code: h3FrameUnexpected},
-		"RFC 9114 §7.2.6: GOAWAY of two varints":    {uni: [][]byte{append(append(varints(0), usualSettings()...), frame(7, varints(1, 1))...)}, code: h3FrameError},
-		"RFC 9114 §5.2: GOAWAY increases":           {uni: [][]byte{bytes.Join([][]byte{varints(0), usualSettings(), goaway, frame(7, varints(12))}, nil)}, code: h3IDError},
-		"RFC 9114 §4.1: DATA before HEADERS":        {bidi: [][]byte{data([]byte("x"))}, code: h3FrameUnexpected},
-		"RFC 9114 §7.2.4: SETTINGS on a request":    {bidi: [][]byte{usualSettings()}, code: h3FrameUnexpected},
-		"RFC 9114 §7.2.8: HTTP/2 frame on request":  {bidi: [][]byte{frame(8, nil)}, code: h3FrameUnexpected},
-		"RFC 9204 §2.2: dynamic table":              {bidi: [][]byte{frame(1, []byte{2, 0, 0x80})}, code: qpackDecompression},
-		"draft §4.3: WT_STREAM after another frame": {bidi: [][]byte{append(frame(0x21, nil), varints(0x41, 0)...)}, code: h3FrameError},
-		"draft §4: session id of a server's stream": {bidi: [][]byte{varints(0x41, 1)}, code: h3IDError},
-		"draft §4: session id of a uni stream":      {uni: [][]byte{varints(0x54, 2)}, code: h3IDError},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil)})
-			// The connection may end before all is written.
-			for i, b := range c.uni {
-				if stream, err := p.conn.OpenUniStream(); err == nil {
-					_, _ = stream.Write(b)
-					if i == 0 && c.fin {
-						_ = stream.Close()
-					}
-				}
-			}
-			for _, b := range c.bidi {
-				p.bidi(b)
-			}
-			p.wantClosed(quicCode(c.code))
-		})
-	}
-	t.Run("RFC 9297 §2.1: datagram without id", func(t *testing.T) {
-		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil)})
-		check(t, p.conn.SendDatagram([]byte{0xc0}))
-		p.wantClosed(h3DatagramError)
-	})
-}
-
-// Frames and streams of unknown type are ignored (RFC 9114 §9).
-func TestGrease(t *testing.T) {
-	sessions := make(chan *wt.Session, 1)
-	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
-	p.uni(append(varints(0x21+0x1f*7), "grease"...))
-	p.control(append(settingsFrame(0x33, 1, 0x2c7cf000, 1, 0x21+0x1f*3, 5), frame(0x21+0x1f*100, make([]byte, 5000))...))
-	stream := p.bidi(append(frame(0x21, []byte("x")), connectHead()...))
-	p.wantStatus(stream, "200")
-	p.write(stream, append(frame(0x21+0x1f, make([]byte, 3000)), data(closeCapsule(4, "bye"))...))
-	s := <-sessions
-	<-s.Context().Done()
-	wantSessionError(t, context.Cause(s.Context()), wt.Peer, 4, "bye")
-}
-
 // draft §6: the ways in which a CONNECT stream ends a session.
 func TestConnectStreamEnds(t *testing.T) {
 	t.Run("FIN alone", func(t *testing.T) {
@@ -426,38 +354,6 @@ func TestStalledHeader(t *testing.T) {
 			t.Errorf("refused after %v, want 5s", time.Since(began))
 		}
 	})
-}
-
-// RFC 9114 §5.2 and draft §4.7: what a server says when it shuts down, and what
-// it still accepts.
-func TestGoAway(t *testing.T) {
-	sessions := make(chan *wt.Session, 1)
-	p, server := dialPeerOf(t, wt.ServerConfig{Handler: accepting(sessions)})
-	control := must(p.conn.AcceptUniStream(t.Context()))(t)
-	must(readVarint(control))(t)
-	p.readFrame(control)
-	stream := p.session()
-	session := <-sessions
-
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- server.Shutdown(ctx) }()
-	if typ, payload := p.readFrame(control); typ != 7 || !bytes.Equal(payload, varints(4)) {
-		t.Errorf("got frame %#x with %x, want GOAWAY with 4", typ, payload)
-	}
-	if typ, payload := p.readFrame(stream); typ != 0 || !bytes.Equal(payload, varints(0x78ae, 0)) {
-		t.Errorf("got frame %#x with %x, want WT_DRAIN_SESSION", typ, payload)
-	}
-	// The session goes on, streams included; new requests are refused.
-	p.bidi(append(varints(0x41, 0), "x"...))
-	must(session.AcceptStream(t.Context()))(t)
-	p.wantReset(p.bidi(connectHead()), h3RequestRejected)
-	check(t, stream.Close())
-	p.wantClosed(h3NoError)
-	cancel()
-	if err := <-done; err != nil && ctx.Err() == nil {
-		t.Error(err)
-	}
 }
 
 // A client that loses interest before the answer, or its connection, ends the
