@@ -16,13 +16,20 @@ import (
 // the peer's stream credit, which every HTTP/3 peer grants (RFC 9114 §6.2).
 func (c *conn) start() error {
 	control, err := c.quic.OpenUniStream()
+	if isTransportError(err) {
+		return err
+	}
 	if err != nil {
 		return c.fail(connectionError(codeGeneralProtocolError, "no credit for a control stream"))
 	}
 	payload := appendSettings(nil, c.localSettings())
 	b := quicvarint.Append(nil, streamControl)
 	b = appendFrameHeader(b, frameSettings, uint64(len(payload)))
-	if err := control.TryWriteAll(append(b, payload...)); err != nil {
+	err = control.TryWriteAll(append(b, payload...))
+	if isTransportError(err) {
+		return err
+	}
+	if err != nil {
 		return c.fail(connectionError(codeGeneralProtocolError, "no credit for SETTINGS"))
 	}
 	// GOAWAY must not wait behind streams.

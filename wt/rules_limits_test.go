@@ -174,7 +174,7 @@ func TestSettingsLimit(t *testing.T) {
 // little, however often it says it.
 func TestOutgoingCapsulesAreBounded(t *testing.T) {
 	bothRolesWith(t, ruleOptions{quic: func(c *quic.Config) { c.InitialStreamReceiveWindow, c.MaxStreamReceiveWindow = 256, 256 }},
-		func(t *testing.T, p *peer, connect *quic.Stream, session *wt.Session) {
+		func(t *testing.T, _ *peer, connect *quic.Stream, session *wt.Session) {
 			for range 10000 {
 				check(t, session.Drain())
 			}
