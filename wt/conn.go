@@ -68,6 +68,8 @@ type conn struct {
 	// requests are the request streams that have no end yet, each with its
 	// session once it has one.
 	requests map[uint64]*Session
+	// plain are the streams of those requests that are none for a session.
+	plain map[uint64]*quic.Stream
 	// asking are the sessions of a client that wait for the server's answer.
 	asking map[uint64]*Session
 	// nextRequest is above the id of every request stream there has been. A

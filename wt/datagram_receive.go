@@ -202,10 +202,14 @@ func (r *datagramReceiver) route(b []byte, likely *Session) (session *Session, p
 	}
 	c.mu.Lock()
 	session, known := c.requests[id]
-	if session == nil && (known || id >= c.nextRequest) {
+	plain := c.plain[id]
+	if session == nil && plain == nil && (known || id >= c.nextRequest) {
 		c.pending.addDatagramLocked(id, payload)
 	}
 	c.mu.Unlock()
+	if plain != nil {
+		refuseDatagrams(plain)
+	}
 	if session == nil && c.logger.Enabled(context.Background(), slog.LevelDebug) {
 		c.logger.Debug("datagram without a session", slog.Uint64("session", id))
 	}

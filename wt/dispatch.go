@@ -27,7 +27,9 @@ func (s *Server) serveRequest(c *conn, stream *quic.Stream, frames *frameReader)
 		// it (RFC 9110 §9.3.6, §10.2.1).
 		err = refuse(stream, http.StatusMethodNotAllowed, http.Header{"Allow": {""}})
 	case head.protocol == "":
+		c.addPlain(stream)
 		err = s.serveHTTP(c, stream, frames, head)
+		c.removePlain(stream)
 	default:
 		err = s.serveSession(c, stream, frames, head)
 	}

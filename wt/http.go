@@ -71,6 +71,38 @@ func (s *Server) serveHTTP(c *conn, stream *quic.Stream, frames *frameReader, he
 	return nil
 }
 
+// addPlain registers a plain request, which has no datagrams. One that has
+// overtaken it ends it.
+func (c *conn) addPlain(stream *quic.Stream) {
+	id := uint64(stream.StreamID())
+	c.mu.Lock()
+	if c.plain == nil {
+		c.plain = make(map[uint64]*quic.Stream)
+	}
+	c.plain[id] = stream
+	waiters, datagrams := c.pending.takeLocked(id)
+	c.mu.Unlock()
+	for _, waiter := range waiters {
+		waiter <- nil
+	}
+	if len(datagrams) > 0 {
+		refuseDatagrams(stream)
+	}
+}
+
+func (c *conn) removePlain(stream *quic.Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.plain, uint64(stream.StreamID()))
+}
+
+// refuseDatagrams ends a request that a datagram came for and that gives
+// datagrams no meaning (RFC 9297 §2).
+func refuseDatagrams(stream *quic.Stream) {
+	stream.CancelRead(codeDatagramError)
+	stream.CancelWrite(codeDatagramError)
+}
+
 // newHTTPRequest makes the request that a handler sees of a checked head, without
 // its body.
 func newHTTPRequest(ctx context.Context, head requestHead) (*http.Request, error) {

@@ -3,6 +3,7 @@ package wt_test
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"testing"
 	"testing/synctest"
 
@@ -133,4 +134,41 @@ func TestClientBuffersLittle(t *testing.T) {
 			}
 		}
 	})
+}
+
+// RFC 9297 §2: a request that gives datagrams no meaning ends with
+// H3_DATAGRAM_ERROR when one comes for it, and nothing else does.
+func TestDatagramOfPlainRequest(t *testing.T) {
+	for name, early := range map[string]bool{"after it": false, "before it": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, ended, sessions := make(chan struct{}, 1), make(chan struct{}), make(chan *wt.Session, 1)
+				p := dialPeer(t, wt.ServerConfig{
+					Handler: accepting(sessions),
+					HTTPHandler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						began <- struct{}{}
+						<-r.Context().Done()
+						close(ended)
+					}),
+				})
+				endHang(t, p)
+				p.control(usualSettings())
+				request := must(p.conn.OpenStream())(t)
+				if early {
+					check(t, p.conn.SendDatagram([]byte("\x00x")))
+					synctest.Wait()
+				}
+				p.write(request, headers(":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/"))
+				if !early {
+					<-began
+					check(t, p.conn.SendDatagram([]byte("\x00x")))
+				}
+				p.wantReset(request, h3DatagramError)
+				p.wantStopped(request.Context(), h3DatagramError)
+				<-ended
+				p.wantStatus(p.bidi(connectHead()), "200")
+				check(t, (<-sessions).Context().Err())
+			})
+		})
+	}
 }
