@@ -143,6 +143,7 @@ func (c *conn) run() {
 	}
 	c.sleep()
 	c.goroutines.Wait()
+	<-c.quic.Context().Done() // its packets have been sent and its trace is written
 }
 
 // maxSessions is how many sessions the connection may carry at a time: one,

@@ -25,7 +25,8 @@ import (
 // PacketConn is set.
 type Dialer struct {
 	// TLSConfig, where it is not nil, is cloned; it may give RootCAs, a client's
-	// certificate, the server's name, a session cache. Its NextProtos are replaced.
+	// certificate, the server's name, a session cache, a KeyLogWriter. Its
+	// NextProtos are replaced.
 	// Without RootCAs the system's authorities are trusted.
 	TLSConfig *tls.Config
 	// CertificateHashes are SHA-256 hashes of certificates in DER. If there are
@@ -41,6 +42,11 @@ type Dialer struct {
 	// timeouts; without it the keep-alive is 15 seconds, and the rest is quic-go's
 	// default. What WebTransport needs is set on top.
 	QUICConfig *quic.Config
+	// IdleTimeout, KeepAlive and QlogDir are as in [ServerConfig]. The file of a
+	// trace is <connection id>_client.sqlog.
+	IdleTimeout time.Duration
+	KeepAlive   time.Duration
+	QlogDir     string
 	// Header holds further fields of the request.
 	Header http.Header
 	// Origin, if it is not "", is sent as the field Origin, as browsers do. Servers
@@ -233,6 +239,13 @@ func (d *Dialer) plan(rawURL string) (*plan, error) {
 		streams = -1 // none, in quic-go's terms
 	}
 	p.quic = quicConfig(d.QUICConfig, streams, p.limits.maxUniStreams)
+	setTimeouts(p.quic, d.IdleTimeout, d.KeepAlive)
+	if d.QlogDir != "" {
+		if p.quic.Tracer != nil {
+			return nil, errors.New("wt: Dialer has both QlogDir and a QUICConfig.Tracer")
+		}
+		p.quic.Tracer = qlogTracer(d.QlogDir, p.logger)
+	}
 	if p.quic.HandshakeIdleTimeout == 0 {
 		p.quic.HandshakeIdleTimeout = p.limits.handshakeTimeout
 	}
@@ -317,6 +330,8 @@ func (d *Dialer) limits() (limits, error) {
 		answerTimeout:       orDefault(&errs, "AnswerTimeout", d.AnswerTimeout, defaultAnswerTimeout),
 		closeTimeout:        closeTimeout,
 	}
+	orDefault(&errs, "IdleTimeout", d.IdleTimeout, 0)
+	orDefault(&errs, "KeepAlive", d.KeepAlive, 0)
 	var streams, uniStreams int64 = defaultIncomingStreams, defaultIncomingStreams
 	if q := d.QUICConfig; q != nil && q.MaxIncomingStreams != 0 {
 		streams = max(q.MaxIncomingStreams, 0) // quic-go has a negative number for none

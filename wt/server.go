@@ -248,7 +248,6 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if config.QUICConfig != nil {
 		configFor = config.QUICConfig.GetConfigForClient
 	}
-	config.QUICConfig = config.quicConfig(config.QUICConfig)
 	server := &Server{
 		config: config,
 		limits: limits{
@@ -274,14 +273,18 @@ func NewServer(config ServerConfig) (*Server, error) {
 		conns:     make(map[*conn]struct{}),
 		listening: make(chan struct{}),
 	}
+	server.config.QUICConfig = server.quicConfig(config.QUICConfig)
 	server.admissions = newAdmissions(&server.config, &server.connections)
 	return server, nil
 }
 
 // quicConfig sets what the server needs on top of base, which may be nil.
-func (config *ServerConfig) quicConfig(base *quic.Config) *quic.Config {
-	q := quicConfig(base, config.MaxIncomingStreams, config.MaxIncomingUniStreams)
-	setQUICOptions(q, config.IdleTimeout, config.KeepAlive, config.QlogDir, config.Logger)
+func (s *Server) quicConfig(base *quic.Config) *quic.Config {
+	q := quicConfig(base, s.config.MaxIncomingStreams, s.config.MaxIncomingUniStreams)
+	setTimeouts(q, s.config.IdleTimeout, s.config.KeepAlive)
+	if s.config.QlogDir != "" {
+		q.Tracer = qlogTracer(s.config.QlogDir, s.config.Logger)
+	}
 	return q
 }
 
@@ -402,7 +405,7 @@ func (s *Server) admit(info *quic.ClientInfo) (*quic.Config, error) {
 			return nil, err
 		}
 		if chosen != nil {
-			base = s.config.quicConfig(chosen)
+			base = s.quicConfig(chosen)
 		}
 	}
 	config := base.Clone()

@@ -2,7 +2,6 @@ package wt
 
 import (
 	"crypto/tls"
-	"log/slog"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -51,15 +50,12 @@ func quicConfig(base *quic.Config, streams, uniStreams int64) *quic.Config {
 	return config
 }
 
-// setQUICOptions sets what the application asked for besides its quic.Config.
-func setQUICOptions(config *quic.Config, idle, keepAlive time.Duration, qlogDir string, logger *slog.Logger) {
+// setTimeouts sets what the application asked for besides its quic.Config.
+func setTimeouts(config *quic.Config, idle, keepAlive time.Duration) {
 	if idle > 0 {
 		config.MaxIdleTimeout = idle
 	}
 	if keepAlive > 0 {
 		config.KeepAlivePeriod = keepAlive
-	}
-	if qlogDir != "" {
-		config.Tracer = qlogTracer(qlogDir, logger)
 	}
 }
