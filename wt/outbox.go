@@ -8,8 +8,9 @@ import (
 // headers: capsules, and FIN. It holds at most one capsule of each kind, the
 // newest, so it is bounded without a limit.
 //
-// One goroutine owns the writing. It exists only while there is something to
-// write, and capsules leave in the order: drain, flow control, close.
+// One writer at a time owns the writing: whoever queued something while nobody
+// wrote, or a goroutine where that would have to wait. Capsules leave in the
+// order: drain, flow control, close.
 type outbox struct {
 	// Static.
 	session *Session
@@ -33,29 +34,43 @@ func (o *outbox) send(change func(*outbox)) bool {
 		return false
 	}
 	change(o)
-	o.startUnlock()
+	if o.startUnlock() {
+		o.writeNow()
+	}
 	return true
 }
 
-// startUnlock has what is queued written, unless it is held, and unlocks.
-func (o *outbox) startUnlock() {
+// startUnlock makes the caller the writer, unless there is one or what is queued
+// is held, and unlocks. It reports whether the caller has to write.
+func (o *outbox) startUnlock() bool {
 	start := !o.writing && !o.held
 	o.writing = o.writing || start
 	o.mu.Unlock()
-	if start {
-		o.session.conn.spawn(o.write)
-	}
+	return start
 }
 
 // release has written what waited for the server's answer.
 func (o *outbox) release() {
 	o.mu.Lock()
 	o.held = false
-	o.startUnlock()
+	if o.startUnlock() {
+		o.writeNow()
+	}
 }
 
 // wake has the flow control's capsules written.
-func (o *outbox) wake() { o.send(func(*outbox) {}) }
+//
+// It may be called from QUIC's callbacks, which must not write.
+func (o *outbox) wake() {
+	o.mu.Lock()
+	if o.ended {
+		o.mu.Unlock()
+		return
+	}
+	if o.startUnlock() {
+		o.session.conn.spawn(o.write)
+	}
+}
 
 // sendDrain queues WT_DRAIN_SESSION.
 func (o *outbox) sendDrain() bool { return o.send(func(o *outbox) { o.drain = true }) }
@@ -81,34 +96,67 @@ func (o *outbox) endUnwritten() bool {
 
 // write writes until nothing is left.
 func (o *outbox) write() {
-	stream := o.session.stream
 	for {
-		o.mu.Lock()
-		var b []byte
-		if o.drain {
-			b = appendCapsule(b, capsuleDrain, nil)
-		}
-		if flow := o.session.flow; flow != nil && o.close == nil {
-			b = flow.appendCapsules(b)
-		}
-		b = append(b, o.close...)
-		fin := o.fin
-		o.drain, o.close, o.fin = false, nil, false
-		if len(b) == 0 && !fin {
-			o.writing = false
-			o.mu.Unlock()
-			return
-		}
-		o.mu.Unlock()
-		if _, err := stream.Write(b); err != nil {
-			// Half a capsule may be out, so nothing can follow it. The goroutine
-			// keeps its place, and no other begins.
-			stream.CancelWrite(codeSessionGone)
-			return
-		}
-		if fin {
-			_ = stream.Close()
+		b, fin, ok := o.take()
+		if !ok || !o.put(b, fin) {
 			return
 		}
 	}
+}
+
+// writeNow writes until nothing is left, or until it would have to wait, which it
+// leaves to a goroutine. So a close that follows the answer at once leaves with it
+// in one packet, and a browser that learns of the session learns of its end.
+func (o *outbox) writeNow() {
+	for {
+		b, fin, ok := o.take()
+		if !ok {
+			return
+		}
+		if len(b) > 0 && o.session.stream.TryWriteAll(b) != nil {
+			o.session.conn.spawn(func() {
+				if o.put(b, fin) {
+					o.write()
+				}
+			})
+			return
+		}
+		if fin {
+			_ = o.session.stream.Close()
+			return
+		}
+	}
+}
+
+// take takes out what is queued. It reports false, and that nobody writes any
+// more, if nothing is.
+func (o *outbox) take() (b []byte, fin, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.drain {
+		b = appendCapsule(b, capsuleDrain, nil)
+	}
+	if flow := o.session.flow; flow != nil && o.close == nil {
+		b = flow.appendCapsules(b)
+	}
+	b = append(b, o.close...)
+	fin = o.fin
+	o.drain, o.close, o.fin = false, nil, false
+	o.writing = len(b) > 0 || fin
+	return b, fin, o.writing
+}
+
+// put writes what was taken. It reports false if nothing can follow: after FIN, or
+// after an error, because half a capsule may be out. Then the writer keeps its
+// place, and no other begins.
+func (o *outbox) put(b []byte, fin bool) bool {
+	stream := o.session.stream
+	if _, err := stream.Write(b); err != nil {
+		stream.CancelWrite(codeSessionGone)
+		return false
+	}
+	if fin {
+		_ = stream.Close()
+	}
+	return !fin
 }
