@@ -62,6 +62,10 @@ type conn struct {
 
 	goroutines sync.WaitGroup
 
+	// maxPushID is the one in the peer's last MAX_PUSH_ID. Owned by the reader of
+	// the peer's control stream.
+	maxPushID uint64
+
 	// Guarded by mu.
 	mu       sync.Mutex
 	watchers watchers

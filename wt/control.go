@@ -105,13 +105,24 @@ func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first
 		}
 		close(c.settled)
 		return nil
-	case frameGoAway:
-		return c.handleGoAway(frames, length)
-	case frameMaxPushID:
-		if c.isClient {
-			return connectionError(codeFrameUnexpected, "MAX_PUSH_ID from a server")
+	case frameGoAway, frameMaxPushID, frameCancelPush:
+		id, err := frameID(frames, typ, length)
+		if err != nil {
+			return err
 		}
-		return frames.skip()
+		switch {
+		case typ == frameGoAway:
+			return c.handleGoAway(id)
+		case typ == frameCancelPush:
+			// §7.2.3: there is no push of ours, and we allow the peer none.
+			return connectionError(codeIDError, "CANCEL_PUSH of %d, which is no push", id)
+		case c.isClient:
+			return connectionError(codeFrameUnexpected, "MAX_PUSH_ID from a server")
+		case id < c.maxPushID:
+			return connectionError(codeIDError, "MAX_PUSH_ID went from %d to %d", c.maxPushID, id)
+		}
+		c.maxPushID = id
+		return nil
 	case frameData, frameHeaders, framePushPromise:
 		return connectionError(codeFrameUnexpected, "frame %#x on the control stream", typ)
 	default:
@@ -122,20 +133,28 @@ func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first
 	}
 }
 
-// handleGoAway tells all sessions to drain (RFC 9114 §5.2,
-// draft-ietf-webtrans-http3-16 §4.7).
-func (c *conn) handleGoAway(frames *frameReader, length uint64) error {
-	if length > 8 {
-		return connectionError(codeFrameError, "GOAWAY of %d bytes", length)
+// frameID reads the payload of a frame that is one varint (RFC 9114 §7.1).
+func frameID(frames *frameReader, typ, length uint64) (uint64, error) {
+	switch {
+	case length > maxSettingsSize: // whoever reads it to its end would read long
+		return 0, connectionError(codeExcessiveLoad, "frame %#x of %d bytes", typ, length)
+	case length > 8:
+		return 0, connectionError(codeFrameError, "frame %#x of %d bytes", typ, length)
 	}
 	payload, err := frames.payload()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	id, n, err := quicvarint.Parse(payload)
 	if err != nil || n != len(payload) {
-		return connectionError(codeFrameError, "GOAWAY is not one varint")
+		return 0, connectionError(codeFrameError, "frame %#x is not one varint", typ)
 	}
+	return id, nil
+}
+
+// handleGoAway tells all sessions to drain (RFC 9114 §5.2,
+// draft-ietf-webtrans-http3-16 §4.7).
+func (c *conn) handleGoAway(id uint64) error {
 	c.mu.Lock()
 	increased := c.lastGoAway != 0 && id+1 > c.lastGoAway
 	again := c.lastGoAway != 0

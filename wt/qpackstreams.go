@@ -1,56 +1,16 @@
 package wt
 
-import (
-	"errors"
-	"io"
-
-	"github.com/quic-go/quic-go"
-)
-
 // The peer's two QPACK streams (RFC 9204 §4.2). Our decoder's table has no
 // capacity, and our encoder refers to no table, so hardly anything may be said
 // on them. They are still read: what is not allowed has a code of its own, and a
 // peer that fills them would otherwise keep the connection's window.
 
-// readQPACKEncoder reads the peer's encoder stream until it ends or breaks a
-// rule, and returns what the connection ends with. The one instruction that a
-// table without capacity permits is to set its capacity to 0 (RFC 9204 §3.2.3,
-// §4.3.1).
-func readQPACKEncoder(r io.Reader) error {
-	return readQPACKStream(r, streamQPACKEncoder, new(qpackEncoderStream))
-}
-
-// readQPACKDecoder reads the peer's decoder stream until it ends or breaks a
-// rule, and returns what the connection ends with. Cancellations of streams are
-// the only instructions that fit an encoder that inserts nothing and refers to
-// nothing (RFC 9204 §4.4).
-func readQPACKDecoder(r io.Reader) error {
-	return readQPACKStream(r, streamQPACKDecoder, new(qpackDecoderStream))
-}
-
-// readQPACKStream feeds the stream to the parser of its instructions. A clean
-// end is the end of a critical stream, within an instruction or not.
-func readQPACKStream(r io.Reader, typ uint64, parser interface{ feed(b []byte) error }) error {
-	var buffer [32]byte
-	for {
-		n, err := r.Read(buffer[:])
-		if broken := parser.feed(buffer[:n]); broken != nil {
-			return broken
-		}
-		if err != nil {
-			var cancelled *quic.StreamError
-			if errors.Is(err, io.EOF) || errors.As(err, &cancelled) {
-				return closedCritical(typ)
-			}
-			return err
-		}
-	}
-}
-
-// qpackEncoderStream parses the instructions of an encoder.
+// qpackEncoderStream parses the instructions of an encoder. The one that a table
+// without capacity permits is to set its capacity to 0 (RFC 9204 §3.2.3, §4.3.1).
 type qpackEncoderStream struct{ integer prefixInteger }
 
-// feed takes the next bytes of the stream, cut anywhere.
+// feed takes the next bytes of the stream, cut anywhere. An error is one of the
+// connection's, and the last.
 func (s *qpackEncoderStream) feed(b []byte) error {
 	for _, c := range b {
 		if !s.integer.within && c&0xe0 != 0x20 {
@@ -64,7 +24,9 @@ func (s *qpackEncoderStream) feed(b []byte) error {
 	return nil
 }
 
-// qpackDecoderStream parses the instructions of a decoder.
+// qpackDecoderStream parses the instructions of a decoder. Cancellations of
+// streams are the only ones that fit an encoder that inserts nothing and refers to
+// nothing (RFC 9204 §4.4).
 type qpackDecoderStream struct{ integer prefixInteger }
 
 // feed takes the next bytes of the stream, cut anywhere.
