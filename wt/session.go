@@ -95,6 +95,7 @@ func newSession(ctx context.Context, cancel context.CancelCauseFunc, c *conn, st
 // and ends the session with it. It owns the receiving side of the CONNECT stream.
 func (s *Session) run() {
 	defer close(s.done)
+	s.holdForEnd()
 	if s.answer != nil { // on a client
 		if code, err := s.readAnswer(); err != nil {
 			s.finish(s.unanswered(err), code)
@@ -103,6 +104,29 @@ func (s *Session) run() {
 		}
 	}
 	s.finish(s.readCapsules())
+}
+
+// readTimeout bounds how long the end of a CONNECT stream holds up its connection.
+const readTimeout = 100 * time.Millisecond
+
+// holdForEnd has the connection's loop wait, once the end of the CONNECT stream is
+// there, until run has read it and ended the session. Firefox ends the connection
+// right behind its close, and with the connection QUIC drops what is unread. The
+// timeout is for an end that came before the rest of the stream.
+func (s *Session) holdForEnd() {
+	var reading atomic.Bool
+	s.stream.SetReceiveFinalSizeCallback(func(int64) {
+		if !reading.Load() { // the end was there before, and run is what calls
+			return
+		}
+		late := time.NewTimer(readTimeout)
+		defer late.Stop()
+		select {
+		case <-s.ctx.Done():
+		case <-late.C:
+		}
+	})
+	reading.Store(true)
 }
 
 // finish ends the session, and with code its CONNECT stream, 0 if that ended
