@@ -20,6 +20,7 @@ type outbox struct {
 	writing bool
 	held    bool // what is queued waits for the server's answer
 	drain   bool
+	drained bool   // a drain has been queued
 	close   []byte // with FIN after it
 	fin     bool   // FIN without a close
 	ended   bool   // FIN or a reset has been queued; nothing may follow
@@ -72,8 +73,10 @@ func (o *outbox) wake() {
 	}
 }
 
-// sendDrain queues WT_DRAIN_SESSION.
-func (o *outbox) sendDrain() bool { return o.send(func(o *outbox) { o.drain = true }) }
+// sendDrain queues WT_DRAIN_SESSION, once, for another would say nothing more.
+func (o *outbox) sendDrain() bool {
+	return o.send(func(o *outbox) { o.drain, o.drained = o.drain || !o.drained, true })
+}
 
 // sendClose queues WT_CLOSE_SESSION and FIN.
 func (o *outbox) sendClose(code uint32, reason string) bool {

@@ -184,7 +184,7 @@ func TestOutgoingCapsulesAreBounded(t *testing.T) {
 			if !bytes.HasSuffix(b, data(closeCapsule(1, ""))) {
 				t.Errorf("the stream ends with %x", b[max(0, len(b)-20):])
 			}
-			if n := bytes.Count(b, varints(0x78ae, 0)); n < 1 || n > 100 {
+			if n := bytes.Count(b, varints(0x78ae, 0)); n != 1 {
 				t.Errorf("%d capsules of WT_DRAIN_SESSION", n)
 			}
 			check(t, connect.Close())

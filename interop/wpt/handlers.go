@@ -188,8 +188,8 @@ func (h *handlers) echoRequestHeaders(ctx context.Context, r *wt.Request) error 
 		return err
 	}
 	fields := map[string]string{
-		":method":    http.MethodConnect,
-		":scheme":    "https",
+		":method":    r.Method,
+		":scheme":    r.Scheme,
 		":authority": r.Authority,
 		":path":      r.RawPath,
 		":protocol":  r.Protocol,
