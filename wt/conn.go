@@ -274,8 +274,12 @@ func (c *conn) addSession(session *Session) bool {
 	c.sessions++
 	session.counted = true
 	c.requests[session.id] = session
+	late := c.goingAway
 	waiters, datagrams := c.pending.takeLocked(session.id)
 	c.mu.Unlock()
+	if late { // goAway has told those that there were
+		session.outbox.sendDrain()
+	}
 	for _, payload := range datagrams {
 		session.incoming.add(payload, &c.limits)
 	}

@@ -189,7 +189,10 @@ func (c *conn) goAway() {
 	}
 	c.goingAway, c.refuseFrom = true, c.nextRequest
 	idle := len(c.requests) == 0
-	if wait := c.limits.closeTimeout - time.Since(c.answered); idle && wait > 0 && c.idle != nil {
+	// A request that is on its way is to meet GOAWAY and be rejected, which tells
+	// the client that it may repeat it elsewhere (RFC 9114 §4.1.1).
+	wait := max(c.limits.closeTimeout-time.Since(c.answered), 2*c.quic.ConnectionStats().SmoothedRTT)
+	if wait = min(wait, c.limits.closeTimeout); idle && wait > 0 && c.idle != nil {
 		idle = false
 		c.idle.Reset(wait)
 	}

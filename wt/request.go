@@ -218,7 +218,8 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 	session.draft, session.subprotocol, session.request = r.Draft, o.Subprotocol, r
 	session.flow = newFlow(session, r.conn.localSettings(), r.conn.peer)
 	// The session has its place before the client can learn of it, so that two
-	// requests never compete for one.
+	// requests never compete for one. What it has to send waits for the answer.
+	session.outbox.held = true
 	if !r.conn.addSession(session) {
 		return nil, r.dropLocked(errors.New("wt: connection has ended or has its number of sessions"))
 	}
@@ -227,6 +228,7 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 	if err := r.stream.TryWriteAll(b); err != nil {
 		return nil, r.dropLocked(err)
 	}
+	session.outbox.release()
 	if !r.conn.spawn(session.run) {
 		close(session.done)
 		return nil, r.dropLocked(errors.New("wt: connection has ended"))

@@ -470,6 +470,13 @@ func (s *Server) Addr(ctx context.Context) net.Addr {
 // Shutdown waits for the handlers to return, until ctx ends. It then closes what
 // is left and waits, as [Server.Close] does, and returns the cause of ctx if it
 // ended early.
+//
+// There is one GOAWAY, which names the first request that is not served (RFC 9114
+// §5.2). A request that the handler has may still be accepted, and is then asked
+// to drain at once. A later one is reset with H3_REQUEST_REJECTED, so that the
+// client knows that it may try elsewhere: to take it in would gain it a session
+// that has to end. Connections without a request stay for two round trips for
+// that. Handshakes that are under way are refused with CONNECTION_REFUSED.
 func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.stop() {
 		c.goAway()

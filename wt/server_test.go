@@ -1,8 +1,10 @@
 package wt_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/quic-go/quic-go/qlog"
 
 	"github.com/tidewire/tidewire/wt"
+	"github.com/tidewire/tidewire/wt/wttest"
 )
 
 // dialTo dials a server of the package over a simulated network.
@@ -202,6 +205,126 @@ func TestShutdown(t *testing.T) {
 			wantSessionError(t, context.Cause(session.Context()), wt.Us, 0, "")
 			check(t, client.Close())
 		})
+	})
+}
+
+// A session that is accepted after GOAWAY is asked to drain, after the answer.
+func TestAcceptDuringShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, answer := make(chan struct{}), make(chan struct{})
+		p, server := dialPeerOf(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
+			close(asked)
+			<-answer
+			session, err := r.Accept(nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			echo(session)
+		})})
+		p.control(usualSettings())
+		connect := p.bidi(connectHead())
+		<-asked
+		done := make(chan error, 1)
+		go func() { done <- server.Shutdown(t.Context()) }()
+		settle()
+		close(answer)
+		p.wantStatus(connect, "200")
+		if typ, payload := p.readFrame(connect); typ != 0 || !bytes.Equal(payload, varints(0x78ae, 0)) {
+			t.Errorf("got frame %#x with %x, want WT_DRAIN_SESSION", typ, payload)
+		}
+		stream := p.bidi(append(varints(0x41, 0), "still served"...))
+		check(t, stream.Close())
+		if got := must(io.ReadAll(stream))(t); string(got) != "still served" {
+			t.Errorf("echo of %q", got)
+		}
+		check(t, connect.Close())
+		if rest := must(io.ReadAll(connect))(t); len(rest) > 0 {
+			t.Errorf("after our FIN: %x", rest)
+		}
+		p.wantClosed(h3NoError)
+		check(t, <-done)
+	})
+}
+
+// A request that is on its way when the shutdown begins is rejected, so that it may
+// be repeated elsewhere, even on a connection that had none.
+func TestRequestMeetsShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const oneWay = 50 * time.Millisecond
+		n := wttest.NewNetwork(t, wttest.Link{Latency: oneWay}, 1)
+		server := wttest.Serve(t, n, wt.ServerConfig{Handler: accepting(nil)})
+		p := peerOf(t, n.NewEndpoint(), server)
+		settle()
+		done := make(chan error, 1)
+		began := time.Now()
+		go func() { done <- server.Shutdown(t.Context()) }()
+		time.Sleep(oneWay / 2) // the client does not have GOAWAY yet
+		connect := p.bidi(connectHead())
+		p.wantReset(connect, h3RequestRejected)
+		check(t, p.conn.CloseWithError(h3NoError, ""))
+		check(t, <-done)
+		if took := time.Since(began); took > 5*oneWay {
+			t.Errorf("the shutdown took %v", took)
+		}
+
+		// One that stays silent does not hold the server up.
+		server = wttest.Serve(t, n, wt.ServerConfig{Handler: accepting(nil)})
+		p = peerOf(t, n.NewEndpoint(), server)
+		settle()
+		began = time.Now()
+		check(t, server.Shutdown(t.Context()))
+		if took := time.Since(began); took < 4*oneWay || took > 5*oneWay {
+			t.Errorf("the shutdown took %v, want two round trips of %v", took, 2*oneWay)
+		}
+		p.wantClosed(h3NoError)
+	})
+}
+
+// Whatever moment the shutdown begins at, a client gets an answer first and only
+// then what the session sends, or learns that its request was not taken.
+func TestShutdownRacesAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := wttest.NewNetwork(t, wttest.Link{}, 1)
+		server := wttest.Serve(t, n, wt.ServerConfig{Handler: idle})
+		var peers []*peer
+		for range 50 {
+			p := peerOf(t, n.NewEndpoint(), server)
+			p.control(usualSettings())
+			peers = append(peers, p)
+		}
+		settle()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var clients sync.WaitGroup
+		for i, p := range peers {
+			clients.Go(func() {
+				connect, err := p.conn.OpenStream()
+				if err == nil {
+					_, err = connect.Write(connectHead())
+				}
+				if err != nil {
+					return // closed before
+				}
+				text, err := io.ReadAll(connect)
+				var reset *quic.StreamError
+				var closed *quic.ApplicationError
+				switch {
+				case len(text) > 0:
+					if text[0] != 1 {
+						t.Errorf("client %d got %x first, want HEADERS", i, text)
+					}
+				case errors.As(err, &reset) && reset.ErrorCode == h3RequestRejected:
+				case errors.As(err, &closed) && closed.ErrorCode == h3NoError:
+				default:
+					t.Errorf("client %d got %v", i, err)
+				}
+			})
+		}
+		if err := server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		clients.Wait()
 	})
 }
 
