@@ -148,7 +148,16 @@ func measureTransfer(ctx context.Context, w work, server, client *side) (outcome
 	if err := transfer(warm); err != nil {
 		return outcome{}, err
 	}
-	return between(server, client, func() error { return transfer(w.Count) })
+	result, err := between(server, client, func() error { return transfer(w.Count) })
+	received := result.server.Count
+	if w.Down {
+		received = result.client.Count
+	}
+	result.received = float64(received) / float64(w.Count)
+	// Both sides have had the work of all that was sent. QUIC drops what the
+	// application does not take fast enough only after it has processed it.
+	result.server.Count, result.client.Count = w.Count, w.Count
+	return result, err
 }
 
 // measureSetUp has the client open sessions, a few at a time.

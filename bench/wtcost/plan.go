@@ -24,6 +24,8 @@ type work struct {
 	Batch int
 	// Rate is how many datagrams are sent a second, 0 for as many as go.
 	Rate int
+	// Window is how many datagrams may be under way, 0 for as many as go.
+	Window int
 	// Count is of messages, datagrams or sessions.
 	Count int
 	// Close says that each session of a set-up is closed at once.
@@ -63,6 +65,7 @@ type measure struct {
 // end and its beginning.
 type outcome struct {
 	server, client snapshot
+	received       float64 // share of the datagrams that the application received
 }
 
 // Targets.
@@ -101,9 +104,9 @@ func (o options) plans() []plan {
 	var plans []plan
 	scaled := func(n int) int { return max(1, int(float64(n)*o.scale)) }
 	both := func(w work, what string) []measure {
-		server, client := "received by the server", "sent by the client"
+		server, client := "receiving server", "sending client"
 		if w.Down {
-			server, client = "sent by the server", "received by the client"
+			server, client = "sending server", "receiving client"
 		}
 		return []measure{
 			{title: what + ", " + server, unit: "CPU µs", target: targetMessage, of: ofServer(perItem)},
@@ -137,21 +140,31 @@ func (o options) plans() []plan {
 		}
 	}
 	for _, w := range []work{
-		{Size: 100, Count: 200_000},
+		{Size: 100, Count: 300_000},
+		{Size: 100, Count: 200_000, Window: 96},
 		{Size: 100, Count: 3_000, Rate: 2_000},
 		{Size: 1000, Count: 100_000},
+		{Size: 1000, Count: 100_000, Window: 96},
 		{Size: 1000, Count: 3_000, Rate: 2_000},
 	} {
 		for _, down := range []bool{false, true} {
 			w.Kind, w.Down, w.Count = kindDatagram, down, scaled(w.Count)
 			what, name := "as many as go", "flood"
-			if w.Rate > 0 {
+			switch {
+			case w.Rate > 0:
 				what, name = fmt.Sprintf("%d a second", w.Rate), "paced"
+			case w.Window > 0:
+				what, name = fmt.Sprintf("%d under way", w.Window), "window"
 			}
-			plans = append(plans, plan{
+			p := plan{
 				name: fmt.Sprintf("datagram-%d-%s-%s", w.Size, name, direction(down)), work: w, a: libWT, b: libQUIC,
 				measures: both(w, fmt.Sprintf("datagrams of %d B, %s", w.Size, what)),
+			}
+			p.measures = append(p.measures, measure{
+				title: fmt.Sprintf("datagrams of %d B, %s, %s", w.Size, what, direction(down)), unit: "share received",
+				of: func(o outcome) float64 { return o.received }, rough: true,
 			})
+			plans = append(plans, p)
 		}
 	}
 	setUp := func(what string, target float64) []measure {

@@ -22,25 +22,79 @@ type transfer struct {
 	out io.Writer // opened with the first send
 	in  io.Reader // accepted with the first receive
 	buf []byte
+
+	// credit holds a token for every creditStep datagrams that may be sent.
+	credit chan struct{}
 }
+
+// creditStep is how many received datagrams the receiver confirms at a time, by
+// a datagram of its own.
+const creditStep = 16
 
 // newTransfer makes the transfer of a connected link. Datagrams are received
 // from then on.
 func newTransfer(ctx context.Context, l link, t task, count *atomic.Int64) *transfer {
 	tr := &transfer{link: l, work: t.Work, count: count, batch: make([]byte, t.Work.Size*max(1, t.Work.Batch))}
-	if receives := t.Server != t.Work.Down; receives && t.Work.Kind == kindDatagram {
+	if t.Work.Kind != kindDatagram {
+		return tr
+	}
+	if t.Server != t.Work.Down {
 		go tr.receiveDatagrams(ctx) // ends with the process
+	} else if t.Work.Window > 0 {
+		tr.credit = make(chan struct{}, t.Work.Window/creditStep)
+		for range cap(tr.credit) {
+			tr.credit <- struct{}{}
+		}
+		go tr.receiveCredit(ctx) // ends with the process
 	}
 	return tr
 }
 
 func (t *transfer) receiveDatagrams(ctx context.Context) {
+	confirmation := make([]byte, 1)
 	for {
 		b, err := t.link.ReceiveDatagram(ctx)
 		if err != nil || len(b) != t.work.Size {
 			return
 		}
-		t.count.Add(1)
+		if n := t.count.Add(1); t.work.Window > 0 && n%creditStep == 0 {
+			if err := t.link.SendDatagram(ctx, confirmation); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (t *transfer) receiveCredit(ctx context.Context) {
+	for {
+		if _, err := t.link.ReceiveDatagram(ctx); err != nil {
+			return
+		}
+		t.giveCredit()
+	}
+}
+
+func (t *transfer) giveCredit() {
+	select {
+	case t.credit <- struct{}{}:
+	default:
+	}
+}
+
+// stall is how long a sender waits before it takes a datagram, or its
+// confirmation, for lost.
+const stall = 50 * time.Millisecond
+
+// takeCredit waits until a further creditStep datagrams may be sent.
+func (t *transfer) takeCredit() {
+	select {
+	case <-t.credit:
+		return
+	default:
+	}
+	select {
+	case <-t.credit:
+	case <-time.After(stall):
 	}
 }
 
@@ -83,6 +137,9 @@ func (t *transfer) sendDatagrams(ctx context.Context, count int) error {
 			due = min(count, int(now.Sub(start).Seconds()*float64(t.work.Rate)))
 		}
 		for ; sent < due; sent++ {
+			if t.credit != nil && sent%creditStep == 0 {
+				t.takeCredit()
+			}
 			if err := t.link.SendDatagram(ctx, t.batch); err != nil {
 				return err
 			}
