@@ -108,6 +108,9 @@ type Dialer struct {
 	// StreamHeaderTimeout bounds how long a stream of the server may take to say
 	// what it is, and to wait for the answer. The default is 5 seconds.
 	StreamHeaderTimeout time.Duration
+	// CloseTimeout bounds the wait for the server's answer to a close, and for what
+	// is under way when a connection ends. The default is 2 seconds.
+	CloseTimeout time.Duration
 }
 
 // RejectedError says that the server answered a request with a status other
@@ -328,7 +331,7 @@ func (d *Dialer) limits() (limits, error) {
 		handshakeTimeout:    orDefault(&errs, "HandshakeTimeout", d.HandshakeTimeout, defaultHandshakeTimeout),
 		streamHeaderTimeout: orDefault(&errs, "StreamHeaderTimeout", d.StreamHeaderTimeout, defaultStreamHeaderTimeout),
 		answerTimeout:       orDefault(&errs, "AnswerTimeout", d.AnswerTimeout, defaultAnswerTimeout),
-		closeTimeout:        closeTimeout,
+		closeTimeout:        orDefault(&errs, "CloseTimeout", d.CloseTimeout, defaultCloseTimeout),
 	}
 	orDefault(&errs, "IdleTimeout", d.IdleTimeout, 0)
 	orDefault(&errs, "KeepAlive", d.KeepAlive, 0)

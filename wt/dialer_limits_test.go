@@ -27,6 +27,7 @@ func TestDialerLimitsAreChecked(t *testing.T) {
 		"MaxHeaderBytes":        {MaxHeaderBytes: -1},
 		"MaxSessionData":        {MaxSessionData: -1},
 		"StreamHeaderTimeout":   {StreamHeaderTimeout: -1},
+		"CloseTimeout":          {CloseTimeout: -1},
 		"Transport":             {Transport: &quic.Transport{}, PacketConn: newNetwork(t, 0).client},
 	} {
 		if _, err := dialer.Dial(t.Context(), serverURL); err == nil || !strings.Contains(err.Error(), name) {

@@ -26,6 +26,8 @@ func answerPeer(t *testing.T, dialer wt.Dialer) (*peer, *quic.Stream, <-chan dia
 	return p, stream, result
 }
 
+// RFC 9114 §4.1, §4.3, RFC 9204 §2.2, draft §3.3: answers that are none, and what
+// they end.
 func TestAnswers(t *testing.T) {
 	cases := map[string]struct {
 		answer []byte

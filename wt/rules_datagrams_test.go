@@ -74,7 +74,7 @@ func TestNoDatagramsAfterEnd(t *testing.T) {
 	}
 }
 
-// RFC 9297 §2.1.1: no datagram, and no CONNECT, leaves a client before it knows
+// draft §3.1, RFC 9297 §2.1.1: no datagram, and no CONNECT, leaves a client before it knows
 // that the server takes them.
 func TestNothingBeforeSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

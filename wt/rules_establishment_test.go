@@ -15,7 +15,7 @@ import (
 	"github.com/tidewire/tidewire/wt"
 )
 
-// draft §3.2, RFC 9220 §3: a request for a session is an extended CONNECT with
+// draft §3.2, RFC 9220 §3, RFC 8441 §4: a request for a session is an extended CONNECT with
 // scheme, authority, path and the draft's token.
 func TestClientRequest(t *testing.T) {
 	for url, path := range map[string]string{
@@ -103,7 +103,7 @@ func TestOriginIsVerified(t *testing.T) {
 	}
 }
 
-// RFC 9220 §3, RFC 8441 §4: an unknown :protocol is answered with 501, and
+// draft §3.2, RFC 9220 §3, RFC 8441 §4: an unknown :protocol is answered with 501, and
 // pseudo-headers that an extended CONNECT lacks make it malformed.
 func TestExtendedConnect(t *testing.T) {
 	p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil)})

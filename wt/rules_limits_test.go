@@ -16,7 +16,8 @@ import (
 // The limits of a server that is configured with none: what docs/conformance.md
 // says of their defaults. That fields change them is tested beside.
 
-// 24 streams and 16 datagrams wait for their session, and not for long.
+// 24 streams and 16 datagrams wait for their session (draft §4.6), and not for
+// long.
 func TestDefaultPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := make(chan *wt.Session, 1)

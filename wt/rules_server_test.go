@@ -35,7 +35,8 @@ func connectPeer(t *testing.T) (*peer, io.ReadWriter, *wt.Session) {
 	return p, p.session(), <-sessions
 }
 
-// What a server declares, so that clients of every draft connect.
+// draft §3.1, §5.5, §7.1: what a server declares, so that clients of every draft
+// connect.
 func TestServerSettings(t *testing.T) {
 	p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), MaxHeaderBytes: 5000, MaxSessionData: 7000, MaxIncomingStreams: 80, MaxIncomingUniStreams: 90})
 	stream := must(p.conn.AcceptUniStream(t.Context()))(t)
@@ -74,7 +75,7 @@ func readVarint(r io.Reader) (uint64, error) {
 	return v, err
 }
 
-// Clients of every draft are recognised by settings and token.
+// draft §7.1: clients of every draft are recognised by settings and token.
 func TestDraftsOfClients(t *testing.T) {
 	cases := map[string]struct {
 		settings []uint64
@@ -122,7 +123,8 @@ func TestHandshakeTimeout(t *testing.T) {
 	})
 }
 
-// Requests that are not for WebTransport, and malformed ones (RFC 9114 §4).
+// Requests that are not for WebTransport, and malformed ones (RFC 9114 §4, draft
+// §3.2).
 func TestOtherRequests(t *testing.T) {
 	answered := map[string]struct {
 		fields []string
@@ -291,7 +293,7 @@ func TestArrivesBeforeSession(t *testing.T) {
 	})
 }
 
-// A stream whose session does not come is refused at a deadline.
+// draft §4.6: a stream whose session does not come is refused at a deadline.
 func TestSessionNeverComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), StreamHeaderTimeout: 3 * time.Second})
@@ -304,7 +306,7 @@ func TestSessionNeverComes(t *testing.T) {
 	})
 }
 
-// Streams of a session that has ended, or was refused, are told so.
+// draft §6: streams of a session that has ended, or was refused, are told so.
 func TestSessionGone(t *testing.T) {
 	p, stream, session := connectPeer(t)
 	open := p.bidi(append(varints(0x41, 0), "x"...))
@@ -329,7 +331,7 @@ func TestSessionGone(t *testing.T) {
 	})
 }
 
-// A stream that stalls before or within its header blocks no other, and is
+// RFC 9114 §6.2: a stream that stalls before or within its header blocks no other, and is
 // refused at a deadline.
 func TestStalledHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -356,7 +358,7 @@ func TestStalledHeader(t *testing.T) {
 	})
 }
 
-// A client that loses interest before the answer, or its connection, ends the
+// RFC 9114 §4.1.1: a client that loses interest before the answer, or its connection, ends the
 // handler's context, and then nothing can be answered.
 func TestRequestAbandoned(t *testing.T) {
 	for name, c := range map[string]struct {

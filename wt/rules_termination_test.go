@@ -266,11 +266,16 @@ func TestCloseAwaitsPeer(t *testing.T) {
 			t.Errorf("Close returned after %v, want 1s", took)
 		}
 	})
-	bothRoles(t, func(t *testing.T, _ *peer, _ *quic.Stream, session *wt.Session) {
-		began := time.Now()
-		check(t, session.CloseWithError(3, "wait"))
-		if took := time.Since(began); took != 2*time.Second {
-			t.Errorf("Close returned after %v, want 2s", took)
-		}
-	})
+	for want, o := range map[time.Duration]ruleOptions{
+		2 * time.Second:        {},
+		300 * time.Millisecond: {server: wt.ServerConfig{CloseTimeout: 300 * time.Millisecond}, dialer: wt.Dialer{CloseTimeout: 300 * time.Millisecond}},
+	} {
+		bothRolesWith(t, o, func(t *testing.T, _ *peer, _ *quic.Stream, session *wt.Session) {
+			began := time.Now()
+			check(t, session.CloseWithError(3, "wait"))
+			if took := time.Since(began); took != want {
+				t.Errorf("Close returned after %v, want %v", took, want)
+			}
+		})
+	}
 }

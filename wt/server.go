@@ -144,10 +144,10 @@ type ServerConfig struct {
 	// request to send its fields, and a stream to wait for its session. The
 	// default is 5 seconds.
 	StreamHeaderTimeout time.Duration
+	// CloseTimeout bounds the wait for the client's answer to a close, and for what
+	// is under way when a connection ends. The default is 2 seconds.
+	CloseTimeout time.Duration
 }
-
-// closeTimeout bounds the wait for the peer's answer to a close.
-const closeTimeout = 2 * time.Second
 
 // Defaults of limits that client and server share.
 const (
@@ -161,6 +161,7 @@ const (
 	defaultHandshakeTimeout    = 10 * time.Second
 	defaultStreamHeaderTimeout = 5 * time.Second
 	defaultAnswerTimeout       = 30 * time.Second
+	defaultCloseTimeout        = 2 * time.Second
 	minIncomingUniStreams      = 3 // control, QPACK encoder and decoder (RFC 9114 §6.2)
 )
 
@@ -235,6 +236,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		setDefault("MaxHeaderBytes", &config.MaxHeaderBytes, defaultHeaderBytes),
 		setDefault("HandshakeTimeout", &config.HandshakeTimeout, defaultHandshakeTimeout),
 		setDefault("StreamHeaderTimeout", &config.StreamHeaderTimeout, defaultStreamHeaderTimeout),
+		setDefault("CloseTimeout", &config.CloseTimeout, defaultCloseTimeout),
 	)
 	if err != nil {
 		return nil, err
@@ -266,7 +268,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 			maxUniStreams:       config.MaxIncomingUniStreams,
 			handshakeTimeout:    config.HandshakeTimeout,
 			streamHeaderTimeout: config.StreamHeaderTimeout,
-			closeTimeout:        closeTimeout,
+			closeTimeout:        config.CloseTimeout,
 		},
 		configFor: configFor,
 		serving:   make(map[*quic.Transport]*quic.EarlyListener),

@@ -46,6 +46,7 @@ func TestServerConfig(t *testing.T) {
 		"negative sessions":     {Handler: handler, TLSConfig: identity.TLSConfig(), MaxSessionsPerConnection: -1},
 		"negative data":         {Handler: handler, TLSConfig: identity.TLSConfig(), MaxSessionData: -1},
 		"negative timeout":      {Handler: handler, TLSConfig: identity.TLSConfig(), StreamHeaderTimeout: -1},
+		"negative close":        {Handler: handler, TLSConfig: identity.TLSConfig(), CloseTimeout: -1},
 		"empty subprotocol":     {Handler: handler, TLSConfig: identity.TLSConfig(), Subprotocols: []string{""}},
 		"negative datagram":     {Handler: handler, TLSConfig: identity.TLSConfig(), MaxQueuedDatagrams: -5},
 		"negative stream":       {Handler: handler, TLSConfig: identity.TLSConfig(), MaxIncomingStreams: -5},

@@ -301,8 +301,9 @@ func (s *Session) Close() error { return s.CloseWithError(0, "") }
 // CloseWithError closes the session and tells the peer code and reason. The
 // reason is cut to 1024 bytes of valid UTF-8.
 //
-// It waits until the peer has taken note by ending its side, for at most two
-// seconds, because an earlier end of the connection would lose code and reason.
+// It waits until the peer has taken note by ending its side, for at most
+// [ServerConfig.CloseTimeout] or [Dialer.CloseTimeout], because an earlier end of
+// the connection would lose code and reason.
 // Calls that wait on the session or its streams return at once, and data that is
 // not yet delivered on its streams may be lost. On a client it then closes the
 // connection and waits until nothing is left of it.
