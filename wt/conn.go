@@ -84,9 +84,9 @@ type conn struct {
 	// idle closes the connection when it has had no request for handshakeTimeout.
 	// It exists on servers, and is stopped while there are requests.
 	idle *time.Timer
-	// answered is when the last request ended that was none of a session. Nothing
-	// tells when such an answer has arrived. A client that has it closes the
-	// connection after our GOAWAY (RFC 9114 §5.2), and has closeTimeout for it.
+	// answered is when the last answer was sent that began no session. Nothing
+	// tells when it has arrived. A client that has it closes the connection after
+	// our GOAWAY (RFC 9114 §5.2), and has closeTimeout for it.
 	answered time.Time
 	// refuseFrom is the id of the first request that is refused, because our
 	// GOAWAY named it; goingAway says whether there was one.
@@ -122,9 +122,7 @@ func (c *conn) run() {
 	c.wake()
 	if !c.isClient {
 		c.mu.Lock()
-		c.idle = time.AfterFunc(c.limits.handshakeTimeout, func() {
-			_ = c.quic.CloseWithError(codeNoError, "no request")
-		})
+		c.idle = time.AfterFunc(c.limits.handshakeTimeout, c.closeIdle)
 		c.mu.Unlock()
 	}
 	err := c.acceptStreams()
@@ -148,6 +146,30 @@ func (c *conn) run() {
 	c.sleep()
 	c.goroutines.Wait()
 	<-c.quic.Context().Done() // its packets have been sent and its trace is written
+}
+
+// closeIdle ends a connection that has had no request for long. A client that was
+// answered before may have sent another one, so it gets GOAWAY first, and knows
+// that this one can be sent again elsewhere (RFC 9114 §5.2).
+func (c *conn) closeIdle() {
+	c.mu.Lock()
+	gently := !c.goingAway && !c.answered.IsZero()
+	if gently {
+		c.answered = time.Now() // for another closeTimeout
+	}
+	c.mu.Unlock()
+	if gently {
+		c.goAway()
+		return
+	}
+	_ = c.quic.CloseWithError(codeNoError, "no request")
+}
+
+// noteAnswer notes that an answer has been sent that begins no session.
+func (c *conn) noteAnswer() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answered = time.Now()
 }
 
 // maxSessions is how many sessions the connection may carry at a time: one,
@@ -229,9 +251,6 @@ func (c *conn) removeRequest(id uint64) {
 	// A client's connection lives as long as its session, and that of a server
 	// that is shutting down as long as its requests.
 	over := last && session != nil && (c.isClient || c.goingAway)
-	if last && session == nil {
-		c.answered = time.Now()
-	}
 	if last && !over && c.idle != nil {
 		if c.goingAway {
 			c.idle.Reset(c.limits.closeTimeout)

@@ -20,12 +20,12 @@ func (s *Server) serveRequest(c *conn, stream *quic.Stream, frames *frameReader)
 	head, err := readRequestHead(stream, frames, c.limits.maxHeaderBytes)
 	switch {
 	case errors.Is(err, errHeadersTooLarge):
-		err = refuse(stream, http.StatusRequestHeaderFieldsTooLarge, nil)
+		err = c.refuse(stream, http.StatusRequestHeaderFieldsTooLarge, nil)
 	case err != nil:
 	case head.protocol == "" && head.method == http.MethodConnect:
 		// A tunnel to another host is no resource of ours, so nothing is allowed on
 		// it (RFC 9110 §9.3.6, §10.2.1).
-		err = refuse(stream, http.StatusMethodNotAllowed, http.Header{"Allow": {""}})
+		err = c.refuse(stream, http.StatusMethodNotAllowed, http.Header{"Allow": {""}})
 	case head.protocol == "":
 		c.addPlain(stream)
 		err = s.serveHTTP(c, stream, frames, head)
@@ -57,7 +57,7 @@ func readRequestHead(stream *quic.Stream, frames *frameReader, limit int) (reque
 func (s *Server) serveSession(c *conn, stream *quic.Stream, frames *frameReader, head requestHead) error {
 	if _, known := (settings{}).requestDraft(head.protocol); !known {
 		// RFC 9220 §3
-		return refuse(stream, http.StatusNotImplemented, nil)
+		return c.refuse(stream, http.StatusNotImplemented, nil)
 	}
 	if head.scheme != "https" {
 		return streamError(codeMessageError, "WebTransport over scheme %q", head.scheme)
@@ -81,30 +81,35 @@ func (s *Server) serveSession(c *conn, stream *quic.Stream, frames *frameReader,
 	if err != nil {
 		return err
 	}
-	if !s.config.CheckOrigin(r) {
-		s.config.Logger.Debug("origin refused", "origin", r.Origin, "authority", r.Authority)
-		return r.Reject(http.StatusForbidden, nil)
-	}
 	s.handle(r)
 	return nil
 }
 
-// handle runs the handler of sessions for a request, and sees it to its end.
+// handle has the application answer a request, and sees it to its end.
 func (s *Server) handle(r *Request) {
-	// A client that loses interest before the answer stops the stream.
-	stop := afterFunc(r.stream.Context(), r.abandon)
 	returned := false
 	defer func() {
-		stop()
-		if returned {
-			r.finish(func() (int, http.Header) { return s.unsupported(r) })
-			return
+		if !returned {
+			s.logPanic(recover(), r.RawPath)
+			r.abort()
 		}
-		s.logPanic(recover(), r.RawPath)
-		r.abort()
 	}()
-	s.config.Handler.ServeWebTransport(r.ctx, r)
+	s.ask(r)
+	r.finish(func() (int, http.Header) { return s.unsupported(r) })
 	returned = true
+}
+
+// ask runs what the application has for a request.
+func (s *Server) ask(r *Request) {
+	// A client that loses interest before the answer stops the stream.
+	stop := afterFunc(r.stream.Context(), r.abandon)
+	defer stop()
+	if !s.config.CheckOrigin(r) {
+		s.config.Logger.Debug("origin refused", "origin", r.Origin, "authority", r.Authority)
+		_ = r.Reject(http.StatusForbidden, nil)
+		return
+	}
+	s.config.Handler.ServeWebTransport(r.ctx, r)
 }
 
 // logPanic logs what a handler panicked with: nil if its goroutine ended without
@@ -118,16 +123,17 @@ func (s *Server) logPanic(value any, path string) {
 }
 
 // refuse answers a request that no handler sees.
-func refuse(stream *quic.Stream, status int, header http.Header) error {
+func (c *conn) refuse(stream *quic.Stream, status int, header http.Header) error {
 	b, err := appendResponseHead(nil, status, header)
 	if err != nil {
 		return err
 	}
-	return answer(stream, b)
+	return c.answer(stream, b)
 }
 
 // answer sends a whole response and ends the request.
-func answer(stream *quic.Stream, response []byte) error {
+func (c *conn) answer(stream *quic.Stream, response []byte) error {
+	c.noteAnswer()
 	if err := stream.TryWriteAll(response); err != nil {
 		stream.CancelRead(codeRequestRejected)
 		stream.CancelWrite(codeRequestRejected)

@@ -20,11 +20,11 @@ import (
 // and the stream still has to be ended.
 func (s *Server) serveHTTP(c *conn, stream *quic.Stream, frames *frameReader, head requestHead) error {
 	if s.config.HTTPHandler == nil {
-		return refuse(stream, http.StatusNotFound, nil)
+		return c.refuse(stream, http.StatusNotFound, nil)
 	}
 	if head.scheme != "https" {
 		// RFC 9110 §7.4: not the origin that this connection is for.
-		return refuse(stream, http.StatusMisdirectedRequest, nil)
+		return c.refuse(stream, http.StatusMisdirectedRequest, nil)
 	}
 	// The stream's context ends with the client's interest in the answer, with the
 	// connection, and when the answer is complete.
@@ -59,6 +59,7 @@ func (s *Server) serveHTTP(c *conn, stream *quic.Stream, frames *frameReader, he
 			s.config.Logger.Debug("response not complete", "path", head.path, "error", err)
 			w.abort()
 		}
+		c.noteAnswer()
 		if body != nil {
 			body.abandon()
 		}

@@ -742,6 +742,30 @@ func TestHTTPShutdown(t *testing.T) {
 	})
 }
 
+// A connection that has answered requests and gets no more is closed after GOAWAY,
+// so that one which is on its way is safe to send again.
+func TestHTTPIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), HTTPHandler: http.NotFoundHandler(), HandshakeTimeout: 4 * time.Second})
+		control := must(p.conn.AcceptUniStream(t.Context()))(t)
+		must(readVarint(control))(t)
+		p.readFrame(control) // SETTINGS
+		p.wantStatus(p.bidi(getHead("GET")), "404")
+		began := time.Now()
+		if typ, id := p.readFrame(control); typ != 7 || id[0] != 4 {
+			t.Errorf("frame %#x with %x, want GOAWAY with 4", typ, id)
+		}
+		if took := time.Since(began); took != 4*time.Second {
+			t.Errorf("GOAWAY after %v", took)
+		}
+		p.wantReset(p.bidi(getHead("GET")), h3RequestRejected)
+		p.wantClosed(h3NoError)
+		if took := time.Since(began); took != 6*time.Second {
+			t.Errorf("closed after %v", took)
+		}
+	})
+}
+
 // An answer that is lost when the shutdown begins is sent again.
 func TestHTTPShutdownAfterAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -219,6 +219,19 @@ func TestRequestAsItCame(t *testing.T) {
 	}
 }
 
+// AddrValidated tells clients that were sent a Retry from others.
+func TestAddrValidated(t *testing.T) {
+	for _, threshold := range []int{0, 1} {
+		requests := make(chan *wt.Request, 1)
+		p := dialPeer(t, wt.ServerConfig{RetryThreshold: threshold, Handler: wt.HandlerFunc(func(_ context.Context, r *wt.Request) { requests <- r })})
+		p.control(usualSettings())
+		p.wantStatus(p.bidi(connectHead()), "404")
+		if r := <-requests; r.AddrValidated != (threshold == 1) {
+			t.Errorf("AddrValidated is %v with a threshold of %d", r.AddrValidated, threshold)
+		}
+	}
+}
+
 // A panicking handler costs its request or its session, and nothing else.
 func TestHandlerPanic(t *testing.T) {
 	sessions := make(chan *wt.Session, 10)
@@ -264,6 +277,11 @@ func TestHandlerPanic(t *testing.T) {
 			<-sessions
 		})
 	}
+	t.Run("of CheckOrigin", func(t *testing.T) {
+		p := dialPeer(t, wt.ServerConfig{Handler: accepting(nil), CheckOrigin: func(*wt.Request) bool { panic(http.ErrAbortHandler) }})
+		p.control(usualSettings())
+		p.wantReset(p.bidi(connectHead()), h3InternalError)
+	})
 	t.Run("after a rejection", func(t *testing.T) {
 		p := dialPeer(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(_ context.Context, r *wt.Request) {
 			check(t, r.Reject(http.StatusUnauthorized, nil))

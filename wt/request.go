@@ -265,7 +265,7 @@ func (r *Request) Reject(status int, header http.Header) error {
 	}
 	r.answered = ErrAnswered
 	r.cancel(&SessionError{By: Us, Via: ViaAnswer, Err: fmt.Errorf("wt: request rejected with status %d", status)})
-	return answer(r.stream, b)
+	return r.conn.answer(r.stream, b)
 }
 
 // finish ends the request when its handler has returned. An answer that is still
