@@ -98,13 +98,21 @@ func incomplete(err error) error {
 	return err
 }
 
-// checkContentFields refuses fields that describe content, which a message does
-// not have where capsules follow it (RFC 9297 §3.2).
-func checkContentFields(header http.Header) error {
-	for _, name := range []string{"Content-Length", "Content-Type"} {
-		if len(header.Values(name)) > 0 {
-			return streamError(codeMessageError, "field %q in front of capsules", name)
+// contentField returns the name of a field that describes content, which a
+// message does not have where capsules follow it (RFC 9297 §3.2), or "".
+func contentField(header http.Header) string {
+	for name := range header {
+		if strings.EqualFold(name, "Content-Length") || strings.EqualFold(name, "Content-Type") {
+			return name
 		}
+	}
+	return ""
+}
+
+// checkContentFields refuses a peer's message with fields that describe content.
+func checkContentFields(header http.Header) error {
+	if name := contentField(header); name != "" {
+		return streamError(codeMessageError, "field %q in front of capsules", name)
 	}
 	return nil
 }

@@ -415,6 +415,12 @@ func (d *Dialer) requestHead(target *url.URL) (requestHead, error) {
 	if header == nil {
 		header = make(http.Header)
 	}
+	if name := contentField(header); name != "" {
+		return requestHead{}, fmt.Errorf("wt: Dialer.Header has field %q: no content follows", name)
+	}
+	if _, err := appendHeaders(nil, nil, header); err != nil {
+		return requestHead{}, err
+	}
 	if d.Origin != "" {
 		header.Set("Origin", d.Origin)
 	}

@@ -200,6 +200,9 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 		}
 		header.Set(fieldProtocol, value)
 	}
+	if name := contentField(header); name != "" {
+		return nil, fmt.Errorf("wt: accept with field %q: no content follows", name)
+	}
 	if r.Draft == Draft02 && r.Header.Get(fieldDraft02Request) != "" {
 		header.Set(fieldDraft02Response, "draft02")
 	}

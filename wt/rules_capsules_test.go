@@ -3,6 +3,8 @@ package wt_test
 import (
 	"bytes"
 	"context"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,7 +168,7 @@ func TestCapsuleProtocolField(t *testing.T) {
 }
 
 // RFC 9297 §3.2: capsules do not follow a message with content, so fields that
-// describe it make the message malformed.
+// describe it make the message malformed, and are not sent.
 func TestContentFields(t *testing.T) {
 	for name, value := range map[string]string{"content-length": "0", "content-type": "text/plain", "transfer-encoding": "chunked"} {
 		t.Run(name, func(t *testing.T) {
@@ -179,6 +181,22 @@ func TestContentFields(t *testing.T) {
 			p.wantClosed(h3MessageError)
 			if (<-result).err == nil {
 				t.Error("dial succeeded")
+			}
+
+			header := http.Header{}
+			header.Set(name, value)
+			refused := make(chan error, 1)
+			p = dialPeer(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(_ context.Context, r *wt.Request) {
+				_, err := r.Accept(&wt.AcceptOptions{Header: header})
+				refused <- err
+			})})
+			p.control(usualSettings())
+			p.wantStatus(p.bidi(connectHead()), "404")
+			if <-refused == nil {
+				t.Error("Accept took the field")
+			}
+			if _, err := (&wt.Dialer{Header: header}).Dial(t.Context(), serverURL); err == nil || !strings.Contains(strings.ToLower(err.Error()), name) {
+				t.Errorf("dial with the field returned %v", err)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package wt_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"strings"
 	"testing"
@@ -211,5 +212,54 @@ func TestDefaultStreamLimits(t *testing.T) {
 		if _, err := p.conn.OpenUniStream(); err == nil {
 			t.Error("1025 unidirectional streams are allowed")
 		}
+	})
+}
+
+// RFC 9114 §7, §8: the rules hold on a connection that has been quiet for long,
+// too, of which the
+// package may let go of what it does not need.
+func TestRulesAfterQuiet(t *testing.T) {
+	cases := map[string]struct {
+		breaks func(*peer, *quic.Stream)
+		code   uint64 // of the connection's end; 0 if the CONNECT stream is reset
+	}{
+		"bad session id":       {func(p *peer, _ *quic.Stream) { p.uni(varints(0x54, 1)) }, h3IDError},
+		"bad session id, bidi": {func(p *peer, _ *quic.Stream) { p.bidi(varints(0x41, 1)) }, h3IDError},
+		"datagram without id":  {func(p *peer, _ *quic.Stream) { check(p.t, p.conn.SendDatagram(nil)) }, h3DatagramError},
+		"second SETTINGS":      {func(p *peer, _ *quic.Stream) { must(p.ctrl.Write(usualSettings()))(p.t) }, h3FrameUnexpected},
+		"control closed":       {func(p *peer, _ *quic.Stream) { check(p.t, p.ctrl.Close()) }, h3ClosedCritical},
+		"second control":       {func(p *peer, _ *quic.Stream) { p.uni(varints(0)) }, h3StreamCreation},
+		"HEADERS":              {func(p *peer, connect *quic.Stream) { p.write(connect, headers("x", "y")) }, h3FrameUnexpected},
+		"bad close":            {func(p *peer, connect *quic.Stream) { p.write(connect, data(closeCapsule(1, "\xff"))) }, 0},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			bothRoles(t, func(t *testing.T, p *peer, connect *quic.Stream, session *wt.Session) {
+				time.Sleep(10 * time.Minute)
+				began := time.Now()
+				c.breaks(p, connect)
+				if c.code == 0 {
+					p.wantReset(connect, h3MessageError)
+				} else {
+					p.wantClosed(quicCode(c.code))
+				}
+				<-session.Context().Done()
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("noticed after %v", took)
+				}
+			})
+		})
+	}
+	bothRoles(t, func(t *testing.T, p *peer, connect *quic.Stream, session *wt.Session) {
+		time.Sleep(10 * time.Minute)
+		wantUsable(t, p, session)
+		time.Sleep(10 * time.Minute)
+		must(p.ctrl.Write(frame(7, varints(4))))(t)
+		<-session.Draining()
+		time.Sleep(10 * time.Minute)
+		p.write(connect, data(closeCapsule(1, "late")))
+		check(t, connect.Close())
+		<-session.Context().Done()
+		wantSessionError(t, context.Cause(session.Context()), wt.Peer, 1, "late")
 	})
 }

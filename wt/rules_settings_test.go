@@ -197,6 +197,11 @@ func TestUnknownIsIgnored(t *testing.T) {
 			synctest.Wait()
 			wantUsable(t, p, session)
 		})
+	sessions := make(chan *wt.Session, 1)
+	p := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions)})
+	p.control(usualSettings())
+	p.wantStatus(p.bidi(append(append(frame(0x21, make([]byte, 3000)), frame(0x21+0x1f, nil)...), connectHead()...)), "200")
+	<-sessions
 }
 
 // draft §7.1: of the drafts that both sides declare, the newest is spoken, and
