@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -75,7 +72,7 @@ func command(ctx context.Context, args []string, out io.Writer) (ok bool, err er
 	if err != nil {
 		return false, err
 	}
-	expected, err := readExpected(o.expect)
+	expected, err := readExpectations(o.expect)
 	if err != nil {
 		return false, err
 	}
@@ -118,7 +115,7 @@ func command(ctx context.Context, args []string, out io.Writer) (ok bool, err er
 		webTransport: packets.LocalAddr().(*net.UDPAddr).Port,
 	}
 
-	report := newReport(out, expected)
+	report := &report{out: out, expected: expected}
 	r := &runner{multiplier: o.multiplier}
 	mux := http.NewServeMux()
 	mux.Handle("/", &pages{checkout: o.checkout, ports: p, multiplier: o.multiplier, log: verbose.Printf})
@@ -171,88 +168,4 @@ func command(ctx context.Context, args []string, out io.Writer) (ok bool, err er
 		}
 	}
 	return report.finish(o.record)
-}
-
-// readExpected reads the names of subtests that are known not to pass, one a line,
-// without those lines that begin with "#".
-func readExpected(file string) (map[string]bool, error) {
-	expected := make(map[string]bool)
-	if file == "" {
-		return expected, nil
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if line := strings.TrimSpace(lines.Text()); line != "" && line[0] != '#' {
-			expected[line] = true
-		}
-	}
-	return expected, lines.Err()
-}
-
-// report prints what does not pass, and counts.
-type report struct {
-	out      io.Writer
-	expected map[string]bool
-	results  []result
-
-	passed, total int
-	surprises     int // subtests that fail and were not expected to, or the other way round
-}
-
-func newReport(out io.Writer, expected map[string]bool) *report {
-	return &report{out: out, expected: expected}
-}
-
-// add takes the result of a page.
-func (p *report) add(r result) {
-	p.results = append(p.results, r)
-	passed := 0
-	for _, t := range r.Tests {
-		if t.Status == statusPass {
-			passed++
-		}
-	}
-	p.passed += passed
-	p.total += len(r.Tests)
-	fmt.Fprintf(p.out, "%3d/%-3d %s\n", passed, len(r.Tests), r.URL)
-	if r.Status != 0 {
-		p.tell(r.URL+" | (page)", fmt.Sprintf("page ended with status %d: %s", r.Status, r.Message), false)
-	}
-	for _, t := range r.Tests {
-		p.tell(r.URL+" | "+strings.Join(strings.Fields(t.Name), " "), cmp.Or(t.Message, statusNames[t.Status]), t.Status == statusPass)
-	}
-}
-
-// tell prints a subtest that did not pass, or passed against expectation.
-func (p *report) tell(name, message string, passed bool) {
-	known := p.expected[name]
-	switch {
-	case !passed && known:
-		fmt.Fprintf(p.out, "        known: %s\n", name)
-	case !passed:
-		p.surprises++
-		fmt.Fprintf(p.out, "        FAIL:  %s\n               %s\n", name, strings.ReplaceAll(message, "\n", " "))
-	case known:
-		p.surprises++
-		fmt.Fprintf(p.out, "        PASS:  %s\n               although it is known not to\n", name)
-	}
-}
-
-// finish prints the sums and writes the results to a file, if one is named. It
-// reports whether there were no surprises.
-func (p *report) finish(record string) (bool, error) {
-	fmt.Fprintf(p.out, "%d of %d subtests on %d pages passed; %d not as expected\n", p.passed, p.total, len(p.results), p.surprises)
-	if record == "" {
-		return p.surprises == 0, nil
-	}
-	b, err := json.MarshalIndent(p.results, "", " ")
-	if err != nil {
-		return false, err
-	}
-	return p.surprises == 0, os.WriteFile(record, b, 0o600)
 }

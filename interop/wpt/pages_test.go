@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -182,35 +181,6 @@ func TestRunner(t *testing.T) {
 	got = r.run(t.Context(), job{URL: "/y"}, func(context.Context) error { return errors.New("no browser") })
 	if got.Status != statusFail || got.Message != "no browser" {
 		t.Errorf("without a browser: %+v", got)
-	}
-}
-
-func TestReport(t *testing.T) {
-	directory := checkout(t, map[string]string{"expected": "# why\n\n/a | known to fail\n/a | known but passes\n"})
-	expected, err := readExpected(filepath.Join(directory, "expected"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	p := newReport(&out, expected)
-	p.add(result{URL: "/a", Tests: []subtest{
-		{"passes", statusPass, ""},
-		{"known to  fail", statusFail, "why"},
-		{"known but passes", statusPass, ""},
-		{"hangs", statusTimeout, ""},
-	}})
-	record := filepath.Join(directory, "record.json")
-	ok, err := p.finish(record)
-	if err != nil || ok {
-		t.Errorf("finish: %v, %v", ok, err)
-	}
-	for _, want := range []string{"2/4   /a\n", "known: /a | known to fail\n", "PASS:  /a | known but passes", "FAIL:  /a | hangs\n               timeout", "2 of 4 subtests on 1 pages passed; 2 not as expected"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the report lacks %q:\n%s", want, &out)
-		}
-	}
-	if b, err := os.ReadFile(record); err != nil || !json.Valid(b) {
-		t.Errorf("record: %s, %v", b, err)
 	}
 }
 
