@@ -9,7 +9,8 @@ import (
 
 // OpenStream opens a bidirectional stream. It waits for the peer's stream credit
 // until ctx or the session ends; then its error is the cause of ctx or matches
-// [SessionError]. The peer sees the stream with its first write or Close.
+// [SessionError]. The peer sees the stream with its first write, which may be one
+// of nothing, its first read, or its Close.
 func (s *Session) OpenStream(ctx context.Context) (*Stream, error) {
 	stream, err := open(ctx, s, false, s.conn.quic.OpenStream, s.conn.quic.OpenStreamSync)
 	if err != nil {
@@ -25,7 +26,8 @@ func (s *Session) OpenStream(ctx context.Context) (*Stream, error) {
 	return opened, nil
 }
 
-// OpenUniStream opens a unidirectional stream, as [Session.OpenStream] does.
+// OpenUniStream opens a unidirectional stream, as [Session.OpenStream] does. The
+// peer sees it with its first write, which may be one of nothing, or its Close.
 func (s *Session) OpenUniStream(ctx context.Context) (*SendStream, error) {
 	stream, err := open(ctx, s, true, s.conn.quic.OpenUniStream, s.conn.quic.OpenUniStreamSync)
 	if err != nil {

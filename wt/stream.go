@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,8 @@ type halves struct {
 	// owned by whoever takes headerState from headerDue.
 	header      []byte
 	headerState atomic.Uint32
+	// headerMu is held while headerState leaves headerDue or headerSending.
+	headerMu sync.Mutex
 	// cancelCode is that of the first reset before the first write. It is set
 	// before headerState becomes headerCancelled.
 	cancelCode atomic.Uint64
@@ -78,6 +81,7 @@ const (
 	headerDue       = iota
 	headerTaken     // by the write that carries it; or the peer opened the stream
 	headerCancelled // by a reset, which sends it alone; no data may follow
+	headerSending   // by a read, which sends it alone; soon headerTaken, or headerDue again
 )
 
 // firstChunk is how much data goes out in one write with the stream's header,
@@ -138,7 +142,7 @@ func (h *halves) writeAll(p []byte) (int, error) {
 		return 0, err
 	}
 	written := 0
-	if h.headerState.CompareAndSwap(headerDue, headerTaken) {
+	if h.takeHeader(headerTaken) {
 		first := p[:min(len(p), firstChunk)]
 		if h.session.flow != nil || h.turn.Load() != nil {
 			first = nil // data is counted and ordered, headers are not
@@ -153,6 +157,37 @@ func (h *halves) writeAll(p []byte) (int, error) {
 	}
 	n, err := h.writeData(p[written:])
 	return written + n, h.sendError(err)
+}
+
+// takeHeader makes the header the caller's to send, and state what becomes of it.
+// It reports false if it is not due any more.
+func (h *halves) takeHeader(state uint32) bool {
+	if before := h.headerState.Load(); before != headerDue && before != headerSending {
+		return false
+	}
+	h.headerMu.Lock()
+	defer h.headerMu.Unlock()
+	return h.headerState.CompareAndSwap(headerDue, state)
+}
+
+// announce sends the header of a stream that is read before its first write: the
+// peer could not answer on a stream that it does not see. If that would have to
+// wait, the first write takes it along.
+func (h *halves) announce() {
+	// A write at the same moment waits for the lock, so that no data goes in front
+	// of the header. Nothing waits under it.
+	h.headerMu.Lock()
+	defer h.headerMu.Unlock()
+	if !h.headerState.CompareAndSwap(headerDue, headerSending) {
+		return
+	}
+	if h.send.TryWriteAll(h.header) != nil {
+		h.headerState.Store(headerDue)
+		return
+	}
+	h.send.SetReliableBoundary()
+	h.header = nil
+	h.headerState.Store(headerTaken)
 }
 
 // writeData writes within the session's flow control and its send order, where
@@ -201,7 +236,7 @@ func (h *halves) tryWriteAll(p []byte) error {
 		return err
 	}
 	flow := h.session.flow
-	b, withHeader := p, h.headerState.CompareAndSwap(headerDue, headerTaken)
+	b, withHeader := p, h.takeHeader(headerTaken)
 	if !withHeader {
 		if err := h.cancelledUnsent(); err != nil {
 			return err
@@ -238,7 +273,7 @@ func (h *halves) close() error {
 	if err := h.session.endedWith(); err != nil {
 		return err
 	}
-	if h.headerState.CompareAndSwap(headerDue, headerTaken) {
+	if h.takeHeader(headerTaken) {
 		if _, err := h.writeHeader(nil); err != nil {
 			return h.sendError(err)
 		}
@@ -258,7 +293,7 @@ func (h *halves) close() error {
 func (h *halves) cancelWrite(code quic.StreamErrorCode) {
 	// The receiver learns of the reset only if it knows the stream's session, so
 	// the header goes first (draft-ietf-webtrans-http3-16 §4.4).
-	if h.headerState.Load() == headerDue {
+	if state := h.headerState.Load(); state == headerDue || state == headerSending {
 		h.cancelUnsent(code)
 	}
 	h.send.CancelWrite(code)
@@ -270,7 +305,7 @@ func (h *halves) cancelWrite(code quic.StreamErrorCode) {
 // data in front of the header would be taken for something else.
 func (h *halves) cancelUnsent(code quic.StreamErrorCode) {
 	h.cancelCode.CompareAndSwap(0, uint64(code))
-	if !h.headerState.CompareAndSwap(headerDue, headerCancelled) {
+	if !h.takeHeader(headerCancelled) {
 		return
 	}
 	if h.send.TryWriteAll(h.header) == nil {
@@ -289,6 +324,9 @@ func (h *halves) cancelledUnsent() error {
 }
 
 func (h *halves) read(p []byte) (int, error) {
+	if h.send != nil && h.headerState.Load() == headerDue {
+		h.announce()
+	}
 	n, err := h.receive.Read(p)
 	h.readBytes.Add(uint64(n))
 	if n > 0 && h.session.flow != nil {
@@ -400,7 +438,8 @@ var (
 
 // Read reads up to len(p) bytes and waits for at least one. It returns io.EOF
 // after the peer's last byte, and a *[StreamError] if the peer reset the stream,
-// which may overtake bytes that were sent before it.
+// which may overtake bytes that were sent before it. On a stream that this side
+// opened and has not written on, it first shows the stream to the peer.
 func (s *Stream) Read(p []byte) (int, error) { return s.h.read(p) }
 
 // Write writes p, waiting for flow control and the network until all but the
@@ -408,7 +447,8 @@ func (s *Stream) Read(p []byte) (int, error) { return s.h.read(p) }
 // stopped the stream, [ErrStreamClosed] after Close, and matches
 // os.ErrDeadlineExceeded at the deadline; then some bytes may have been written.
 // The first write on a stream that this side opened carries the stream's header
-// in the same packet; before it the peer does not see the stream.
+// in the same packet; before it the peer does not see the stream. A write of
+// nothing sends the header alone.
 func (s *Stream) Write(p []byte) (int, error) { return s.h.write(p) }
 
 // TryWriteAll writes all of p if it can be queued without waiting for flow

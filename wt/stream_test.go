@@ -142,6 +142,56 @@ func TestServerOpensStreams(t *testing.T) {
 }
 
 // A stream of which only the header and FIN were sent is a stream.
+// A stream that its opener reads before it writes is seen by the peer, which may
+// be who writes first.
+func TestReadShowsStream(t *testing.T) {
+	client, server := wttest.Pair(t)
+	opened := must(server.OpenStream(t.Context()))(t)
+	read := make(chan string)
+	go func() {
+		b, _ := io.ReadAll(opened)
+		read <- string(b)
+	}()
+	accepted := must(client.AcceptStream(t.Context()))(t)
+	check(t, write(accepted, "first"))
+	check(t, accepted.Close())
+	if got := <-read; got != "first" {
+		t.Errorf("read %q", got)
+	}
+	check(t, write(opened, "last"))
+	check(t, opened.Close())
+	if b := must(io.ReadAll(accepted))(t); string(b) != "last" {
+		t.Errorf("read %q", b)
+	}
+}
+
+// Whatever a stream begins with, its header comes first: read, write, and reset at
+// the same moment.
+func TestReadBesideFirstWrite(t *testing.T) {
+	client, server := wttest.Pair(t)
+	for i := range 200 {
+		opened := must(client.OpenStream(t.Context()))(t)
+		var work sync.WaitGroup
+		work.Go(func() { _, _ = opened.Read(make([]byte, 1)) })
+		if i%2 == 0 {
+			work.Go(func() { _ = write(opened, "whole"); _ = opened.Close() })
+		} else {
+			work.Go(func() { opened.CancelWrite(7) })
+		}
+		accepted := must(server.AcceptStream(t.Context()))(t)
+		b, err := io.ReadAll(accepted)
+		var reset *wt.StreamError
+		switch {
+		case i%2 == 0 && (err != nil || string(b) != "whole"):
+			t.Fatalf("stream %d: %q, %v", i, b, err)
+		case i%2 == 1 && (!errors.As(err, &reset) || reset.Code != 7):
+			t.Fatalf("stream %d: %q, %v", i, b, err)
+		}
+		check(t, accepted.Close())
+		work.Wait()
+	}
+}
+
 func TestEmptyStream(t *testing.T) {
 	client, server := wttest.Pair(t)
 	ctx := t.Context()
