@@ -47,8 +47,10 @@ type conn struct {
 	logger   *slog.Logger
 	// addrValidated reports whether a client's first packet proved its address.
 	addrValidated bool
-	// serve answers a request on a server, on a goroutine of its own.
-	serve     func(c *conn, stream *quic.Stream, frames *frameReader)
+	// serve answers a request on a server, on a goroutine of its own. If it reports
+	// true, another goroutine has the request, and will remove it.
+	serve     func(c *conn, stream *quic.Stream, frames *frameReader) (kept bool)
+	onEnd     func()
 	sender    datagramSender
 	receiver  datagramReceiver
 	datagrams datagramWatch
@@ -116,17 +118,40 @@ func newConn(q *quic.Conn, isClient bool, l limits, logger *slog.Logger) *conn {
 	return c
 }
 
-// run serves the connection until it ends, and returns when nothing is left of
-// it. It is called once, after start.
-func (c *conn) run() {
+// run serves the connection from now on. It does not wait: onEnd is called, on a
+// goroutine of its own, when the connection has ended and nothing is left of it.
+func (c *conn) run(onEnd func()) {
+	c.onEnd = onEnd
 	c.wake()
+	c.startPump()
 	if !c.isClient {
 		c.mu.Lock()
 		c.idle = time.AfterFunc(c.limits.handshakeTimeout, c.closeIdle)
 		c.mu.Unlock()
 	}
-	err := c.acceptStreams()
+	c.spawn(c.acceptStream)
+}
 
+// acceptStream accepts one bidirectional stream, and then goes on as its reader,
+// while another goroutine accepts the next. So whoever waits has done nothing yet,
+// and its stack is as small as it was; it matters, because it waits as long as the
+// connection lives. The last one ends the connection.
+func (c *conn) acceptStream() {
+	stream, err := c.quic.AcceptStream(context.Background())
+	if err != nil {
+		c.end(err)
+		return
+	}
+	id := uint64(stream.StreamID())
+	if !c.isClient {
+		c.addRequest(id)
+	}
+	c.goroutines.Go(c.acceptStream)
+	c.readStreamHeader(stream, id)
+}
+
+// end lets go of what is on the connection, which has ended with err.
+func (c *conn) end(err error) {
 	c.mu.Lock()
 	c.ended = true
 	if c.idle != nil {
@@ -144,8 +169,11 @@ func (c *conn) run() {
 		session.end(lostConnection(err))
 	}
 	c.sleep()
-	c.goroutines.Wait()
-	<-c.quic.Context().Done() // its packets have been sent and its trace is written
+	go func() { // whoever called run waits for onEnd
+		c.goroutines.Wait()
+		<-c.quic.Context().Done() // its packets have been sent and its trace is written
+		c.onEnd()
+	}()
 }
 
 // closeIdle ends a connection that has had no request for long. A client that was
@@ -203,22 +231,6 @@ func (c *conn) fail(err error) error {
 		_ = c.quic.CloseWithError(quic.ApplicationErrorCode(broken.code), broken.text)
 	}
 	return err
-}
-
-// acceptStreams accepts bidirectional streams until the connection ends, and
-// returns the error that it ended with.
-func (c *conn) acceptStreams() error {
-	for {
-		stream, err := c.quic.AcceptStream(context.Background())
-		if err != nil {
-			return err
-		}
-		id := uint64(stream.StreamID())
-		if !c.isClient {
-			c.addRequest(id)
-		}
-		c.spawn(func() { c.readStreamHeader(stream, id) })
-	}
 }
 
 // addRequest registers a bidirectional stream that a client opened, which is a
@@ -386,16 +398,18 @@ func (c *conn) sessionOfReset(err error) *Session {
 
 // serveRequest finds the HEADERS that a request begins with.
 func (c *conn) serveRequest(stream *quic.Stream, id, typ uint64, frames *frameReader) {
-	defer c.removeRequest(id)
 	err := skipToHeaders(typ, frames)
 	if err == nil && c.refuses(id) {
 		err = streamError(codeRequestRejected, "request after GOAWAY")
 	}
 	if err != nil {
 		c.refuseStream(stream, err)
+		c.removeRequest(id)
 		return
 	}
-	c.serve(c, stream, frames)
+	if !c.serve(c, stream, frames) {
+		c.removeRequest(id)
+	}
 }
 
 // skipToHeaders skips unknown frames, the current one of type typ among them,
@@ -448,16 +462,21 @@ func (c *conn) dispatchStream(stream *quic.Stream, id uint64, header int) {
 	stream.CancelWrite(code)
 }
 
-// acceptUniStreams accepts unidirectional streams until ctx or the connection
-// ends.
-func (c *conn) acceptUniStreams(ctx context.Context) {
-	for {
-		stream, err := c.quic.AcceptUniStream(ctx)
-		if err != nil {
-			return
+// acceptUniStream accepts one unidirectional stream and goes on as its reader,
+// while another goroutine accepts the next, until ctx or the connection ends.
+func (c *conn) acceptUniStream(ctx context.Context) {
+	stream, err := c.quic.AcceptUniStream(ctx)
+	if err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.watchers.uniRunning = false
+		if ctx.Err() != nil {
+			c.acceptUniLocked() // it may have been wanted again, just then
 		}
-		c.spawn(func() { c.readUniStreamHeader(stream) })
+		return
 	}
+	c.goroutines.Go(func() { c.acceptUniStream(ctx) })
+	c.readUniStreamHeader(stream)
 }
 
 // readUniStreamHeader reads the type of a unidirectional stream and gives it to

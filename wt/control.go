@@ -218,6 +218,19 @@ func (c *conn) goAway() {
 	}
 }
 
+// awaitSettingsFor is awaitSettings with a timeout.
+func (c *conn) awaitSettingsFor(timeout time.Duration) error {
+	ctx := context.Background()
+	select {
+	case <-c.settled: // as is usual
+	default:
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	return c.awaitSettings(ctx)
+}
+
 // awaitSettings waits for the peer's SETTINGS and checks what every draft
 // requires of it: HTTP datagrams and QUIC datagrams.
 func (c *conn) awaitSettings(ctx context.Context) error {

@@ -16,16 +16,16 @@ import (
 func TestGoroutinesOfIdleSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wttest.Pair(t)
-		time.Sleep(time.Second) // until the server's connection sleeps
+		time.Sleep(2 * time.Second) // until the server's connection sleeps
 		synctest.Wait()
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		want := map[string]int{ // on client and server together
-			"wt.(*conn).acceptStreams(":           2,
-			"wt.(*conn).acceptUniStreams(":        1, // the client's, as are the next two
+			"wt.(*conn).acceptStream(":            2,
+			"wt.(*conn).acceptUniStream(":         2, // the client's, one of which reads the control stream now
 			"wt.(*datagramReceiver).pump(":        1,
-			"wt.(*criticalStream).run(":           1,
-			"wt.(*Session).run(":                  2,
+			"wt.(*criticalStream).run(":           1, // the same
+			"wt.(*Session).awaitCapsule(":         2,
 			"wt.HandlerFunc.ServeWebTransport(":   1,
 			"quic-go.(*Conn).run(":                2,
 			"quic-go.(*sendQueue).Run(":           2,

@@ -29,10 +29,10 @@ type criticalStream struct {
 	leave   bool // it is to leave before the next
 }
 
-// addCritical registers a stream of which a peer has one, and has it read. At a
-// second one it ends the connection.
+// addCritical registers a stream of which a peer has one, and reads it, while the
+// connection is awake. At a second one it ends the connection.
 func (c *conn) addCritical(typ uint64, stream *quic.ReceiveStream) {
-	s := &criticalStream{conn: c, stream: stream, typ: typ}
+	s := &criticalStream{conn: c, stream: stream, typ: typ, running: true}
 	switch typ {
 	case streamControl:
 		s.next = c.nextControlFrame(stream)
@@ -50,8 +50,9 @@ func (c *conn) addCritical(typ uint64, stream *quic.ReceiveStream) {
 		}
 	}
 	c.watchers.critical = append(c.watchers.critical, s)
+	s.leave = c.watchers.awake == nil
 	c.mu.Unlock()
-	s.start()
+	s.run()
 }
 
 // nextQPACKInstructions returns what feeds a parser with what a stream has. The
@@ -91,25 +92,43 @@ func (s *criticalStream) stop() {
 	}
 }
 
-// run reads until the connection ends or stop was called.
+// poll reads what has arrived, and waits for nothing but the rest of a frame.
+func (s *criticalStream) poll() {
+	s.mu.Lock()
+	if s.running {
+		s.mu.Unlock()
+		return
+	}
+	s.running, s.leave = true, true
+	s.mu.Unlock()
+	s.run()
+}
+
+// run reads until the connection ends, or there is nothing to read and it is to
+// leave. The caller has set running.
 func (s *criticalStream) run() {
 	var first [1]byte
 	for {
 		s.mu.Lock()
 		s.reading = false
 		if s.leave {
-			s.running = false
-			s.mu.Unlock()
-			return
+			_ = s.stream.SetReadDeadline(time.Now().Add(scoutTime))
+		} else {
+			_ = s.stream.SetReadDeadline(time.Time{})
 		}
-		_ = s.stream.SetReadDeadline(time.Time{})
 		s.mu.Unlock()
 
 		_, err := s.stream.Peek(first[:])
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue // stop was called, or start after it
-		}
 		s.mu.Lock()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if s.leave {
+				s.running = false
+				s.mu.Unlock()
+				return
+			}
+			s.mu.Unlock()
+			continue // it is not to leave any more
+		}
 		s.reading = true
 		_ = s.stream.SetReadDeadline(time.Time{})
 		s.mu.Unlock()

@@ -285,13 +285,12 @@ func (p *plan) connect(ctx context.Context) (*conn, <-chan struct{}, error) {
 		return nil, nil, errors.Join(&DialError{Step: StepSettings, Server: p.server, Err: err}, release())
 	}
 	released := make(chan struct{})
-	go func() { // the session's Close waits for released, and so does a failed Dial
-		defer close(released)
-		c.run()
+	c.run(func() { // the session's Close waits for released, and so does a failed Dial
 		if err := release(); err != nil {
 			p.logger.Debug("socket not closed", slog.Any("error", err))
 		}
-	}()
+		close(released)
+	})
 	return c, released, nil
 }
 

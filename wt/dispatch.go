@@ -1,7 +1,6 @@
 package wt
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,7 @@ import (
 
 // serveRequest answers a request whose HEADERS frame is the current one. It is
 // the serve of a server's connections.
-func (s *Server) serveRequest(c *conn, stream *quic.Stream, frames *frameReader) {
+func (s *Server) serveRequest(c *conn, stream *quic.Stream, frames *frameReader) (kept bool) {
 	head, err := readRequestHead(stream, frames, c.limits.maxHeaderBytes)
 	switch {
 	case errors.Is(err, errHeadersTooLarge):
@@ -31,11 +30,12 @@ func (s *Server) serveRequest(c *conn, stream *quic.Stream, frames *frameReader)
 		err = s.serveHTTP(c, stream, frames, head)
 		c.removePlain(stream)
 	default:
-		err = s.serveSession(c, stream, frames, head)
+		kept, err = s.serveSession(c, stream, frames, head)
 	}
 	if err != nil {
 		c.refuseStream(stream, err)
 	}
+	return kept
 }
 
 // readRequestHead reads the HEADERS frame that is the current one. The error is
@@ -53,40 +53,41 @@ func readRequestHead(stream *quic.Stream, frames *frameReader, limit int) (reque
 }
 
 // serveSession answers a request with a :protocol. What it returns is an error of
-// the client's, and the stream still has to be ended.
-func (s *Server) serveSession(c *conn, stream *quic.Stream, frames *frameReader, head requestHead) error {
+// the client's, and the stream still has to be ended; or whether a handler has the
+// request now.
+func (s *Server) serveSession(c *conn, stream *quic.Stream, frames *frameReader, head requestHead) (kept bool, err error) {
 	if _, known := (settings{}).requestDraft(head.protocol); !known {
 		// RFC 9220 §3
-		return c.refuse(stream, http.StatusNotImplemented, nil)
+		return false, c.refuse(stream, http.StatusNotImplemented, nil)
 	}
 	if head.scheme != "https" {
-		return streamError(codeMessageError, "WebTransport over scheme %q", head.scheme)
+		return false, streamError(codeMessageError, "WebTransport over scheme %q", head.scheme)
 	}
 	if err := checkContentFields(head.header); err != nil {
-		return err
+		return false, err
 	}
 	// draft-ietf-webtrans-http3-16 §7.1: no request before the client's SETTINGS.
-	ctx, cancel := context.WithTimeout(context.Background(), c.limits.handshakeTimeout)
-	defer cancel()
-	if err := c.awaitSettings(ctx); err != nil {
-		return err
+	if err := c.awaitSettingsFor(c.limits.handshakeTimeout); err != nil {
+		return false, err
 	}
 	draft, _ := c.peer.requestDraft(head.protocol)
 	if c.full() {
 		// draft-ietf-webtrans-http3-16 §5.1: without flow control the excess is
 		// reset, so that a client can try another connection.
-		return streamError(codeRequestRejected, "more sessions than this connection may have")
+		return false, streamError(codeRequestRejected, "more sessions than this connection may have")
 	}
 	r, err := newRequest(c, stream, frames, head, draft, s.config.Subprotocols)
 	if err != nil {
-		return err
+		return false, err
 	}
-	s.handle(r)
-	return nil
+	// Reading the request has grown this goroutine's stack, and a handler may be
+	// there for hours.
+	return c.spawn(func() { s.handle(r) }), nil
 }
 
 // handle has the application answer a request, and sees it to its end.
 func (s *Server) handle(r *Request) {
+	defer r.conn.removeRequest(uint64(r.stream.StreamID()))
 	returned := false
 	defer func() {
 		if !returned {
@@ -101,9 +102,9 @@ func (s *Server) handle(r *Request) {
 
 // ask runs what the application has for a request.
 func (s *Server) ask(r *Request) {
-	// A client that loses interest before the answer stops the stream.
-	stop := afterFunc(r.stream.Context(), r.abandon)
-	defer stop()
+	// A client that loses interest stops the stream.
+	r.watch.start(r.stream.Context(), r.streamEnded)
+	defer r.watch.stop()
 	if !s.config.CheckOrigin(r) {
 		s.config.Logger.Debug("origin refused", "origin", r.Origin, "authority", r.Authority)
 		_ = r.Reject(http.StatusForbidden, nil)

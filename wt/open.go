@@ -3,6 +3,7 @@ package wt
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 )
@@ -124,6 +125,28 @@ func (s *Session) admit(h *halves, header int) bool {
 	}
 	h.account(header)
 	return true
+}
+
+// watch runs a function at the end of a context, as afterFunc does, but is part of
+// what it belongs to. It is started and stopped once.
+type watch struct {
+	running sync.WaitGroup
+	prevent func() bool
+}
+
+func (w *watch) start(ctx context.Context, f func()) {
+	w.running.Add(1)
+	w.prevent = context.AfterFunc(ctx, func() {
+		defer w.running.Done()
+		f()
+	})
+}
+
+func (w *watch) stop() {
+	if w.prevent() {
+		w.running.Done()
+	}
+	w.running.Wait()
 }
 
 // afterFunc is context.AfterFunc, except that stop waits for f if it has begun,

@@ -7,20 +7,26 @@ import (
 )
 
 // Most connections of a large server are idle most of the time, and what an idle
-// one costs is the stacks of the goroutines that wait on it. Two have to wait at
-// all times: the one that accepts bidirectional streams, and the one that reads
-// the session's CONNECT stream. The others, of which the critical streams,
-// unidirectional streams and unclaimed datagrams have one each, are the
-// connection's watchers. A server's connection that has been quiet sends them
-// away, and has them back once packets have come: it sleeps.
+// one costs is the goroutines that wait on it. Two have to wait at all times: the
+// one that accepts bidirectional streams, and the one that reads the session's
+// CONNECT stream. The others, of which the critical streams, unidirectional
+// streams and unclaimed datagrams have one each, are the connection's watchers. A
+// server's connection that has been quiet for a while sleeps without them. When
+// packets have come in a period, it is scouted: what has arrived is taken in, and
+// that is all if it was an acknowledgement or a keep-alive. If there are more in
+// the next period it wakes, and has its watchers until it is quiet again. A
+// client's connection is always awake.
 //
 // An application that waits for unidirectional streams or datagrams keeps their
 // watcher, or is it, so to it sleep makes no difference. Everything else that a
-// peer sends to a sleeping connection is noticed rousePeriod later at most.
+// peer sends to a sleeping connection is noticed a period later at most.
 
 const (
 	// rousePeriod is how often a server looks which connections got packets.
 	rousePeriod = 250 * time.Millisecond
+	// scoutTime is how long each look for something waits, which is for QUIC to say
+	// that there is nothing.
+	scoutTime = 100 * time.Microsecond
 	// quietPeriods is how many periods without packets put a connection to sleep.
 	quietPeriods = 2
 )
@@ -33,6 +39,7 @@ type watchers struct {
 	critical   []*criticalStream
 	uniRunning bool // somebody accepts unidirectional streams
 	uniWanted  bool // an application does, so the connection's sleep leaves them
+	scouting   bool
 }
 
 // wake brings the watchers back. It does nothing while the connection is awake.
@@ -49,7 +56,6 @@ func (c *conn) wake() {
 	for _, stream := range critical {
 		stream.start()
 	}
-	c.startPump()
 }
 
 // sleep sends the watchers away, except those that are in the middle of
@@ -80,13 +86,7 @@ func (c *conn) acceptUniLocked() {
 	if c.watchers.uniWanted {
 		ctx = context.Background()
 	}
-	c.goroutines.Go(func() {
-		c.acceptUniStreams(ctx)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.watchers.uniRunning = false
-		c.acceptUniLocked() // it may have been wanted again, just then
-	})
+	c.goroutines.Go(func() { c.acceptUniStream(ctx) })
 }
 
 // wantUni keeps unidirectional streams accepted from now on.
@@ -97,13 +97,49 @@ func (c *conn) wantUni() {
 	c.acceptUniLocked()
 }
 
+// scout looks once for what has come to a connection that sleeps, in case it was
+// no more than an acknowledgement.
+func (c *conn) scout() {
+	c.mu.Lock()
+	if c.ended || c.watchers.scouting || c.watchers.awake != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.watchers.scouting = true
+	critical := c.watchers.critical
+	c.goroutines.Go(func() {
+		for _, stream := range critical {
+			stream.poll()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), scoutTime)
+		defer cancel()
+		for {
+			stream, err := c.quic.AcceptUniStream(ctx)
+			if err != nil {
+				break
+			}
+			c.goroutines.Go(func() { c.readUniStreamHeader(stream) })
+		}
+		again, cancelAgain := context.WithTimeout(context.Background(), scoutTime)
+		defer cancelAgain()
+		c.receiver.pump(again)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.watchers.scouting = false
+	})
+	c.mu.Unlock()
+}
+
 // startPump has datagrams taken from QUIC while no application does, if the
 // connection is awake.
 func (c *conn) startPump() {
+	if c.receiver.leading.Load() {
+		return
+	}
 	c.mu.Lock()
 	ctx := c.watchers.awake
 	c.mu.Unlock()
-	if ctx != nil && !c.receiver.leading.Load() {
+	if ctx != nil {
 		c.spawn(func() { c.receiver.pump(ctx) })
 	}
 }
@@ -121,6 +157,7 @@ type rouser struct {
 // heartbeat is what the rouser knows of a connection.
 type heartbeat struct {
 	packets uint64 // received
+	moved   bool   // there were some in the last period
 	quiet   int    // periods without a packet
 }
 
@@ -164,9 +201,16 @@ func (r *rouser) look() {
 		packets := c.quic.ConnectionStats().PacketsReceived
 		if packets != h.packets {
 			h.packets, h.quiet = packets, 0
-			c.wake()
+			if h.moved {
+				c.wake()
+			} else {
+				c.scout()
+			}
+			c.startPump()
+			h.moved = true
 			continue
 		}
+		h.moved = false
 		if h.quiet++; h.quiet == quietPeriods {
 			c.sleep()
 		}

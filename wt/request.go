@@ -87,6 +87,7 @@ type Request struct {
 	supported []string
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
+	watch     watch // of the stream's sending side
 
 	// Guarded by mu.
 	mu       sync.Mutex
@@ -232,7 +233,8 @@ func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 		return nil, r.dropLocked(err)
 	}
 	session.outbox.release()
-	if !r.conn.spawn(session.run) {
+	session.holdForEnd()
+	if !r.conn.spawn(session.awaitCapsule) {
 		close(session.done)
 		return nil, r.dropLocked(errors.New("wt: connection has ended"))
 	}
@@ -306,10 +308,15 @@ func (r *Request) abort() {
 	}
 }
 
-// abandon ends the context of a request that has no answer, when its stream has
-// ended.
-func (r *Request) abandon() {
+// streamEnded ends the context of a request that has no answer when its stream
+// has ended; a session decides for itself.
+func (r *Request) streamEnded() {
 	r.mu.Lock()
+	if session := r.session; session != nil {
+		r.mu.Unlock()
+		session.stopped()
+		return
+	}
 	defer r.mu.Unlock()
 	if r.answered != nil {
 		return

@@ -367,7 +367,8 @@ func (s *Server) ServeTransport(transport *quic.Transport) error {
 		if q, err = listener.Accept(context.Background()); err != nil {
 			break
 		}
-		own.Go(func() { s.serveConn(q, rouser) })
+		own.Add(1)
+		go s.serveConn(q, rouser, own.Done)
 	}
 	if errors.Is(err, quic.ErrServerClosed) {
 		err = ErrServerClosed
@@ -417,10 +418,9 @@ func (s *Server) admit(info *quic.ClientInfo) (*quic.Config, error) {
 }
 
 // serveConn serves one connection to its end.
-func (s *Server) serveConn(q *quic.Conn, rouser *rouser) {
+func (s *Server) serveConn(q *quic.Conn, rouser *rouser, onEnd func()) {
 	place := admissionOf(q)
 	place.disarm() // from here on the place is held until the handlers have returned
-	defer place.end()
 	c := newConn(q, false, s.limits, s.config.Logger)
 	c.serve = s.serveRequest
 	c.addrValidated = place.addrValidated
@@ -428,21 +428,20 @@ func (s *Server) serveConn(q *quic.Conn, rouser *rouser) {
 	if err := c.start(); err != nil {
 		s.config.Logger.Debug("connection not started", slog.Any("error", err))
 		_ = q.CloseWithError(codeInternalError, "")
+		place.end()
+		onEnd()
 		return
 	}
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
 		_ = q.CloseWithError(codeNoError, "server closed")
+		place.end()
+		onEnd()
 		return
 	}
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
 	// The client's streams come after its handshake, because 0-RTT is off.
 	select {
 	case <-q.HandshakeComplete():
@@ -450,8 +449,14 @@ func (s *Server) serveConn(q *quic.Conn, rouser *rouser) {
 	case <-q.Context().Done():
 	}
 	rouser.add(c)
-	defer rouser.remove(c)
-	c.run()
+	c.run(func() {
+		rouser.remove(c)
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		place.end()
+		onEnd()
+	})
 }
 
 // Addr waits until the server serves its first socket, and returns the address

@@ -25,7 +25,10 @@ type Session struct {
 	conn        *conn
 	id          uint64 // of the CONNECT stream
 	stream      *quic.Stream
-	frames      *frameReader // of the CONNECT stream; owned by run
+	frames      *frameReader   // of the CONNECT stream; owned by run and awaitCapsule
+	capsules    *capsuleReader // on frames; owned by awaitCapsule
+	peeked      [1]byte
+	watch       watch // on a client, of the CONNECT stream's sending side
 	draft       Draft
 	subprotocol string         // on a client, set before answer.done is closed
 	request     *Request       // on a server
@@ -73,17 +76,18 @@ type Session struct {
 // by cancel with the *SessionError.
 func newSession(ctx context.Context, cancel context.CancelCauseFunc, c *conn, stream *quic.Stream, frames *frameReader) *Session {
 	s := &Session{
-		conn:    c,
-		id:      uint64(stream.StreamID()),
-		stream:  stream,
-		frames:  frames,
-		ctx:     ctx,
-		cancel:  cancel,
-		bidi:    newQueue[*Stream](),
-		uni:     newQueue[*ReceiveStream](),
-		drained: make(chan struct{}),
-		done:    make(chan struct{}),
-		streams: make(map[*halves]struct{}),
+		conn:     c,
+		id:       uint64(stream.StreamID()),
+		stream:   stream,
+		frames:   frames,
+		capsules: newCapsuleReader(dataReader{frames}),
+		ctx:      ctx,
+		cancel:   cancel,
+		bidi:     newQueue[*Stream](),
+		uni:      newQueue[*ReceiveStream](),
+		drained:  make(chan struct{}),
+		done:     make(chan struct{}),
+		streams:  make(map[*halves]struct{}),
 	}
 	s.incoming.queue = newQueue[incomingDatagram]()
 	s.outgoing.init(&c.sender, s)
@@ -91,32 +95,48 @@ func newSession(ctx context.Context, cancel context.CancelCauseFunc, c *conn, st
 	return s
 }
 
-// run reads the CONNECT stream, on a client from the answer on, until it ends,
-// and ends the session with it. It owns the receiving side of the CONNECT stream.
+// run makes a client's request a session. From then on, and on a server from the
+// session's beginning, awaitCapsule reads the CONNECT stream until it ends, and ends
+// the session with it.
 func (s *Session) run() {
-	defer close(s.done)
 	s.holdForEnd()
-	if s.answer != nil { // on a client
-		if code, err := s.readAnswer(); err != nil {
-			s.finish(s.unanswered(err), code)
-			s.conn.closeUnused(err)
-			return
-		}
+	if code, err := s.readAnswer(); err != nil {
+		s.finish(s.unanswered(err), code)
+		s.conn.closeUnused(err)
+		close(s.done)
+		return
 	}
-	s.finish(s.readCapsules())
+	s.watch.start(s.stream.Context(), s.stopped)
+	s.conn.goroutines.Go(s.awaitCapsule)
+}
+
+// awaitCapsule waits for the next capsule and handles it. As with acceptStream, the
+// one that waits has a small stack, and leaves the next one to another.
+func (s *Session) awaitCapsule() {
+	_, _ = s.stream.Peek(s.peeked[:]) // its error is that of the read that follows
+	ended, code := s.readCapsule()
+	if ended == nil {
+		s.conn.goroutines.Go(s.awaitCapsule)
+		return
+	}
+	if s.answer != nil {
+		s.watch.stop()
+	}
+	s.finish(ended, code)
+	close(s.done)
 }
 
 // readTimeout bounds how long the end of a CONNECT stream holds up its connection.
 const readTimeout = 100 * time.Millisecond
 
 // holdForEnd has the connection's loop wait, once the end of the CONNECT stream is
-// there, until run has read it and ended the session. Firefox ends the connection
+// there, until awaitCapsule has read it and ended the session. Firefox ends the connection
 // right behind its close, and with the connection QUIC drops what is unread. The
 // timeout is for an end that came before the rest of the stream.
 func (s *Session) holdForEnd() {
 	var reading atomic.Bool
 	s.stream.SetReceiveFinalSizeCallback(func(int64) {
-		if !reading.Load() { // the end was there before, and run is what calls
+		if !reading.Load() { // the end was there before, and this is what calls
 			return
 		}
 		late := time.NewTimer(readTimeout)
@@ -161,46 +181,44 @@ func (s *Session) finish(ended *SessionError, code quic.StreamErrorCode) {
 	s.conn.removeRequest(s.id)
 }
 
-// readCapsules reads capsules until the session is over. It returns why, and
-// the code to cancel the CONNECT stream with, 0 if it ended cleanly.
-func (s *Session) readCapsules() (*SessionError, quic.StreamErrorCode) {
-	defer afterFunc(s.stream.Context(), s.stopped)()
-	capsules := newCapsuleReader(dataReader{s.frames})
-	for {
-		typ, _, err := capsules.next()
-		if errors.Is(err, io.EOF) {
-			// draft-ietf-webtrans-http3-16 §6: as a close with code 0.
-			return &SessionError{By: Peer, Remote: true, Via: ViaFIN}, 0
-		}
-		var code uint32
-		var reason string
-		if err == nil {
-			switch {
-			case typ == capsuleDrain:
-				if err = capsules.empty(); err == nil {
-					s.markDraining()
-				}
-			case isStreamDataCapsule(typ) && (s.flow != nil || s.draft >= Draft14):
-				err = streamError(codeFlowControlError, "capsule %#x of WebTransport over HTTP/2", typ)
-			case isFlowCapsule(typ) && s.flow != nil:
-				// Without flow control they are ignored (draft §5.1).
-				err = s.flow.handleCapsule(typ, capsules)
-			case typ == capsuleClose:
-				var value []byte
-				if value, err = capsules.value(maxCloseSize); err == nil {
-					code, reason, err = parseCloseCapsule(value)
-				}
-				if err == nil {
-					ended := &SessionError{Code: code, Reason: reason, By: Peer, Remote: true, Via: ViaCapsule}
-					s.end(ended)
-					return ended, s.awaitFIN(capsules)
-				}
+// readCapsule reads a capsule. It returns nil, or why the session is over, and the
+// code to cancel the CONNECT stream with, 0 if it ended cleanly.
+func (s *Session) readCapsule() (*SessionError, quic.StreamErrorCode) {
+	capsules := s.capsules
+	typ, _, err := capsules.next()
+	if errors.Is(err, io.EOF) {
+		// draft-ietf-webtrans-http3-16 §6: as a close with code 0.
+		return &SessionError{By: Peer, Remote: true, Via: ViaFIN}, 0
+	}
+	var code uint32
+	var reason string
+	if err == nil {
+		switch {
+		case typ == capsuleDrain:
+			if err = capsules.empty(); err == nil {
+				s.markDraining()
+			}
+		case isStreamDataCapsule(typ) && (s.flow != nil || s.draft >= Draft14):
+			err = streamError(codeFlowControlError, "capsule %#x of WebTransport over HTTP/2", typ)
+		case isFlowCapsule(typ) && s.flow != nil:
+			// Without flow control they are ignored (draft §5.1).
+			err = s.flow.handleCapsule(typ, capsules)
+		case typ == capsuleClose:
+			var value []byte
+			if value, err = capsules.value(maxCloseSize); err == nil {
+				code, reason, err = parseCloseCapsule(value)
+			}
+			if err == nil {
+				ended := &SessionError{Code: code, Reason: reason, By: Peer, Remote: true, Via: ViaCapsule}
+				s.end(ended)
+				return ended, s.awaitFIN(capsules)
 			}
 		}
-		if err != nil {
-			return s.broken(err)
-		}
 	}
+	if err != nil {
+		return s.broken(err)
+	}
+	return nil, 0
 }
 
 // awaitFIN reads the end of the CONNECT stream after the peer's close. Data
