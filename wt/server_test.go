@@ -213,7 +213,7 @@ func TestShutdown(t *testing.T) {
 func TestAcceptDuringShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, answer := make(chan struct{}), make(chan struct{})
-		p, server := dialPeerOf(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
+		p, server := dialPeerOf(t, wt.ServerConfig{Handler: wt.HandlerFunc(func(_ context.Context, r *wt.Request) {
 			close(asked)
 			<-answer
 			session, err := r.Accept(nil)
