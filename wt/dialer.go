@@ -32,7 +32,8 @@ type Dialer struct {
 	// CertificateHashes are SHA-256 hashes of certificates in DER. If there are
 	// any, they replace certificate authorities: the server's certificate must
 	// have one of them, be of an ECDSA P-256 key, valid now and for at most 14
-	// days. These are the rules of browsers. The name is not checked.
+	// days. These are the rules of browsers. The name is not checked, and no TLS
+	// session is resumed, so the certificate is that of the moment.
 	CertificateHashes [][32]byte
 	// InsecureSkipVerify accepts any certificate, so that anybody on the path can
 	// read and change everything. It is for tests. With CertificateHashes it is an
@@ -396,6 +397,9 @@ func (d *Dialer) tlsConfig(host string) (*tls.Config, error) {
 		}
 		// The check by hash takes the place of the usual one.
 		config.InsecureSkipVerify = true
+		// A resumed session has the certificate that it began with, which may have
+		// been replaced, and its hash with it.
+		config.ClientSessionCache = nil
 		verify, more := verifyHash(slices.Clone(d.CertificateHashes)), config.VerifyConnection
 		config.VerifyConnection = func(state tls.ConnectionState) error {
 			if err := verify(state); err != nil || more == nil {

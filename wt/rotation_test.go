@@ -2,6 +2,7 @@ package wt_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log"
 	"log/slog"
@@ -133,6 +134,24 @@ func TestRotationKeepsSessions(t *testing.T) {
 		check(t, old.SendDatagram(t.Context(), []byte("still here")))
 		if got := must(oldServer.ReceiveDatagram(t.Context()))(t); string(got) != "still here" {
 			t.Errorf("the first session received %q", got)
+		}
+	})
+}
+
+// A client with a cache of TLS sessions is not held to the certificate that its
+// cached session began with.
+func TestRotationOutlivesTickets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rotation := must(wt.NewRotation(wt.RotationConfig{Period: time.Hour}))(t)
+		n := wttest.NewNetwork(t, wttest.Link{}, 1)
+		server := wttest.Serve(t, n, wt.ServerConfig{TLSConfig: rotation.TLSConfig(), Handler: idle})
+		dialer := wt.Dialer{TLSConfig: &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1)}}
+		for _, pause := range []time.Duration{0, time.Hour - time.Minute, 2 * time.Minute} {
+			time.Sleep(pause)
+			dialer.PacketConn, dialer.CertificateHashes = n.NewEndpoint(), rotation.Hashes()
+			session := must(dialer.Dial(t.Context(), server.URL))(t)
+			settle() // for the ticket
+			check(t, session.Close())
 		}
 	})
 }
