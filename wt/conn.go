@@ -43,6 +43,7 @@ type conn struct {
 	// Static after construction.
 	quic     *quic.Conn
 	isClient bool
+	shared   bool // a client's: its pool closes it
 	limits   limits
 	logger   *slog.Logger
 	// addrValidated reports whether a client's first packet proved its address.
@@ -260,9 +261,9 @@ func (c *conn) removeRequest(id uint64) {
 	c.freeLocked(session)
 	waiters, _ := c.pending.takeLocked(id)
 	last := known && len(c.requests) == 0 && !c.ended
-	// A client's connection lives as long as its session, and that of a server
-	// that is shutting down as long as its requests.
-	over := last && session != nil && (c.isClient || c.goingAway)
+	// A client's connection lives as long as its session, unless a pool has it, and
+	// that of a server that is shutting down as long as its requests.
+	over := last && session != nil && (c.isClient && !c.shared || c.goingAway)
 	if last && !over && c.idle != nil {
 		if c.goingAway {
 			c.idle.Reset(c.limits.closeTimeout)
@@ -298,7 +299,7 @@ func (c *conn) freeLocked(session *Session) {
 // has ended, or has as many sessions as it may have.
 func (c *conn) addSession(session *Session) bool {
 	c.mu.Lock()
-	if _, known := c.requests[session.id]; !known || c.ended || c.sessions >= c.maxSessions() {
+	if _, known := c.requests[session.id]; !known || c.ended || !c.isClient && c.sessions >= c.maxSessions() {
 		c.mu.Unlock()
 		return false
 	}

@@ -174,7 +174,7 @@ func (d *Dialer) DialEarly(ctx context.Context, rawURL string) (*Session, error)
 	if err != nil {
 		return nil, err
 	}
-	session, err := c.request(ctx, p.head, p.subprotocols, released)
+	session, err := c.request(ctx, clientRequest{head: p.head, offered: p.subprotocols, released: released})
 	if err != nil {
 		c.closeUnused(err)
 		<-released
@@ -193,6 +193,7 @@ type plan struct {
 	limits       limits
 	head         requestHead
 	subprotocols []string
+	shared       bool // by sessions of a pool
 	logger       *slog.Logger
 }
 
@@ -281,6 +282,7 @@ func (p *plan) connect(ctx context.Context) (*conn, <-chan struct{}, error) {
 		return nil, nil, errors.Join(&DialError{Step: step, Server: p.server, Err: err}, release())
 	}
 	c := newConn(q, true, p.limits, p.logger)
+	c.shared = p.shared
 	if err := c.start(); err != nil {
 		_ = q.CloseWithError(codeInternalError, "")
 		return nil, nil, errors.Join(&DialError{Step: StepSettings, Server: p.server, Err: err}, release())

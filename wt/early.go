@@ -32,6 +32,7 @@ type awaitedAnswer struct {
 	// Static.
 	server  string   // host and port of the URL
 	offered []string // subprotocols
+	over    func()   // nil, or called when the session is over
 	// done is closed when the answer has come, or it is known that none will.
 	done chan struct{}
 
@@ -44,25 +45,28 @@ type awaitedAnswer struct {
 	response *Response // nil if none came
 }
 
+// clientRequest is what a client asks for.
+type clientRequest struct {
+	head    requestHead
+	offered []string // subprotocols
+	// released is closed when nothing is left of the connection, where that is the
+	// session's alone.
+	released <-chan struct{}
+	// over, where it is not nil, is called when the session is over.
+	over func()
+}
+
 // request sends the request for a session on a client's connection, and returns
-// the session, which waits for its answer. released is closed when nothing is left
-// of the connection, where that is the session's alone.
-func (c *conn) request(ctx context.Context, head requestHead, offered []string, released <-chan struct{}) (*Session, error) {
-	if err := c.awaitSettings(ctx); err != nil {
-		var broken *protocolError
-		if !errors.As(err, &broken) {
-			return nil, &DialError{Step: StepSettings, Server: head.authority, Err: err}
-		}
-		if newest, ok := c.peer.newestDraft(); ok {
-			return nil, unsupported(fmt.Sprintf("it declares %v, but no datagrams", newest))
-		}
-	}
-	draft, err := c.serverDraft()
+// the session, which waits for its answer.
+func (c *conn) request(ctx context.Context, r clientRequest) (*Session, error) {
+	head := r.head
+	draft, err := c.awaitDraft(ctx, head.authority)
 	if err != nil {
 		return nil, err
 	}
 	head.protocol = draft.token()
 	if draft == Draft02 {
+		head.header = head.header.Clone() // another connection may speak another draft
 		head.header.Set(fieldDraft02Request, "1")
 	}
 	b, err := appendRequestHead(nil, head)
@@ -75,8 +79,8 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string, 
 	}
 	sessionCtx, cancel := context.WithCancelCause(context.Background())
 	s := newSession(sessionCtx, cancel, c, stream, newFrameReader(stream))
-	s.draft, s.released = draft, released
-	s.answer = &awaitedAnswer{server: head.authority, offered: offered, done: make(chan struct{})}
+	s.draft, s.released = draft, r.released
+	s.answer = &awaitedAnswer{server: head.authority, offered: r.offered, over: r.over, done: make(chan struct{})}
 	s.flow = newFlow(s, c.localSettings(), c.peer)
 	// Draft 16 lets capsules go before the answer (§3.2); the earlier ones leave
 	// them to RFC 9297 §3.2, which begins the capsules with the answer.
@@ -100,10 +104,27 @@ func (c *conn) request(ctx context.Context, head requestHead, offered []string, 
 	}
 	if err != nil {
 		cancel(&SessionError{By: Us, Via: ViaAnswer, Err: err})
+		stream.CancelRead(codeRequestCancelled)
+		stream.CancelWrite(codeRequestCancelled)
+		c.removeAsking(s)
 		c.removeRequest(s.id)
 		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: answerError(err)}
 	}
 	return s, nil
+}
+
+// awaitDraft waits for the server's SETTINGS and returns the draft to speak.
+func (c *conn) awaitDraft(ctx context.Context, server string) (Draft, error) {
+	if err := c.awaitSettings(ctx); err != nil {
+		var broken *protocolError
+		if !errors.As(err, &broken) {
+			return 0, &DialError{Step: StepSettings, Server: server, Err: err}
+		}
+		if newest, ok := c.peer.newestDraft(); ok {
+			return 0, unsupported(fmt.Sprintf("it declares %v, but no datagrams", newest))
+		}
+	}
+	return c.serverDraft()
 }
 
 // serverDraft returns the newest draft that the server declares and satisfies the
@@ -261,8 +282,15 @@ func chosenProtocol(header http.Header, offered []string) (string, error) {
 }
 
 // closeUnused closes a client's connection after its only request came to
-// nothing.
+// nothing, unless others use it.
 func (c *conn) closeUnused(err error) {
+	if !c.shared {
+		c.closeFor(err)
+	}
+}
+
+// closeFor closes a client's connection because of err.
+func (c *conn) closeFor(err error) {
 	code := quic.ApplicationErrorCode(codeNoError)
 	var broken *protocolError
 	if errors.As(err, &broken) {

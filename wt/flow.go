@@ -98,13 +98,7 @@ func (g *grant) release(n uint64) bool {
 // newFlow returns the flow control of a session between two sides that declared
 // local and remote, or nil where one of them declared none.
 func newFlow(session *Session, local, remote settings) *flow {
-	offered := remote.flowControl()
-	if session.request == nil && session.draft == Draft14 && remote.maxSessions > 1 {
-		// Drafts 13 and 14 take several sessions for the offer; the limits then begin
-		// at 0. A client's number means nothing, so a server goes by the limits alone.
-		offered = true
-	}
-	if session.draft < Draft07 || !local.flowControl() || !offered {
+	if !flowControlled(session.draft, local, remote, session.request == nil) {
 		return nil
 	}
 	return &flow{
@@ -117,6 +111,18 @@ func newFlow(session *Session, local, remote settings) *flow {
 		ourUni:  newStreamsGrant(local.initialMaxUni),
 		more:    make(chan struct{}),
 	}
+}
+
+// flowControlled reports whether sessions of a draft have flow control between two
+// sides that declared local and remote (draft-ietf-webtrans-http3-16 §5.1).
+func flowControlled(draft Draft, local, remote settings, isClient bool) bool {
+	offered := remote.flowControl()
+	if isClient && draft == Draft14 && remote.maxSessions > 1 {
+		// Drafts 13 and 14 take several sessions for the offer; the limits then begin
+		// at 0. A client's number means nothing, so a server goes by the limits alone.
+		offered = true
+	}
+	return draft >= Draft07 && local.flowControl() && offered
 }
 
 // flowControl reports whether the settings declare a limit

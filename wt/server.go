@@ -100,14 +100,17 @@ type ServerConfig struct {
 	// MaxSessionsPerConnection bounds the sessions that share a connection at a
 	// time, if the client negotiates flow control; else it is 1, as the drafts
 	// demand. A further request is reset with H3_REQUEST_REJECTED. The default is 1.
+	// [Pool] is the client that makes use of more.
 	MaxSessionsPerConnection int
 	// MaxSessionData bounds the bytes on all streams of a session that the
 	// application has not read, if the client negotiates flow control; else QUIC's
 	// windows do so for the connection. The default is 16 MiB, which is more than
-	// QUIC's own default.
+	// QUIC's own default, divided by MaxSessionsPerConnection. If that is more than
+	// 1, QUIC's window for a connection is raised to what all sessions may have.
 	MaxSessionData int64
 	// MaxIncomingStreams bounds the bidirectional streams that a client may have
-	// open at a time, its CONNECT included. The default is 1024.
+	// open at a time, its CONNECT included. The default is 1024. Sessions that share
+	// a connection have equal parts of these and of MaxIncomingUniStreams.
 	MaxIncomingStreams int64
 	// MaxIncomingUniStreams bounds the unidirectional streams that a client may
 	// have open at a time, its control streams included. The default is 1024, and
@@ -224,7 +227,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		setDefault("MaxConnections", &config.MaxConnections, 0),
 		setDefault("MaxConnectionsPerAddr", &config.MaxConnectionsPerAddr, 0),
 		setDefault("MaxSessionsPerConnection", &config.MaxSessionsPerConnection, 1),
-		setDefault("MaxSessionData", &config.MaxSessionData, defaultSessionData),
+		setDefault("MaxSessionData", &config.MaxSessionData, defaultSessionData/int64(max(1, config.MaxSessionsPerConnection))),
 		setDefault("MaxIncomingStreams", &config.MaxIncomingStreams, defaultIncomingStreams),
 		setDefault("MaxIncomingUniStreams", &config.MaxIncomingUniStreams, defaultIncomingStreams),
 		setDefault("MaxPendingStreams", &config.MaxPendingStreams, defaultPendingStreams),
@@ -275,6 +278,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		conns:     make(map[*conn]struct{}),
 		listening: make(chan struct{}),
 	}
+	server.limits.shareStreams()
 	server.config.QUICConfig = server.quicConfig(config.QUICConfig)
 	server.admissions = newAdmissions(&server.config, &server.connections)
 	return server, nil
@@ -283,6 +287,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 // quicConfig sets what the server needs on top of base, which may be nil.
 func (s *Server) quicConfig(base *quic.Config) *quic.Config {
 	q := quicConfig(base, s.config.MaxIncomingStreams, s.config.MaxIncomingUniStreams)
+	shareWindow(q, s.config.MaxSessionsPerConnection, s.config.MaxSessionData)
 	setTimeouts(q, s.config.IdleTimeout, s.config.KeepAlive)
 	if s.config.QlogDir != "" {
 		q.Tracer = qlogTracer(s.config.QlogDir, s.config.Logger)

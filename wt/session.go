@@ -103,7 +103,7 @@ func (s *Session) run() {
 	if code, err := s.readAnswer(); err != nil {
 		s.finish(s.unanswered(err), code)
 		s.conn.closeUnused(err)
-		close(s.done)
+		s.leave()
 		return
 	}
 	s.watch.start(s.stream.Context(), s.stopped)
@@ -123,6 +123,14 @@ func (s *Session) awaitCapsule() {
 		s.watch.stop()
 	}
 	s.finish(ended, code)
+	s.leave()
+}
+
+// leave tells those who wait that nothing is left of the session.
+func (s *Session) leave() {
+	if s.answer != nil && s.answer.over != nil {
+		s.answer.over()
+	}
 	close(s.done)
 }
 
@@ -324,7 +332,7 @@ func (s *Session) Close() error { return s.CloseWithError(0, "") }
 // the connection would lose code and reason.
 // Calls that wait on the session or its streams return at once, and data that is
 // not yet delivered on its streams may be lost. On a client it then closes the
-// connection and waits until nothing is left of it.
+// connection and waits until nothing is left of it, unless a [Pool] has it.
 //
 // After the first call, or after the session ended otherwise, it only waits; it
 // returns nil (draft-ietf-webtrans-http3-16 §6).
