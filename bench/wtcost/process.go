@@ -29,7 +29,7 @@ func runSide(argument string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	stop, err := profile(t.Profile, t.Work.Kind == kindIdle)
+	stop, err := startProfile(t.Profile, t.Work.Kind == kindIdle)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,8 @@ func (p *process) do(ctx context.Context, o order) error {
 	case "look":
 		return nil
 	case "settle":
-		return settle()
+		settle()
+		return writeProfiles(p.task.Profile)
 	case "send":
 		return p.transferred().send(ctx, o.Count)
 	case "receive":
@@ -155,13 +156,12 @@ func (p *process) do(ctx context.Context, o order) error {
 }
 
 // settle returns what memory the process does not need.
-func settle() error {
+func settle() {
 	for range 3 {
 		runtime.GC()
 		debug.FreeOSMemory()
 		time.Sleep(100 * time.Millisecond)
 	}
-	return nil
 }
 
 // look returns what the process has used, but for its count.
@@ -199,15 +199,15 @@ func residentSet() (int64, error) {
 	return 0, errors.New("no VmRSS in /proc/self/status")
 }
 
-// profile writes a CPU profile, and at the end one of the heap and one of the
-// goroutines, to files whose names begin with path. The profile of the heap is a
-// fine one if asked for, which takes CPU.
-func profile(path string, heap bool) (stop func(), err error) {
+// startProfile begins a CPU profile, in a file whose name begins with path, if it
+// is not "". A fine profile of the heap takes CPU, so it is made only where it is
+// asked for.
+func startProfile(path string, heap bool) (stop func(), err error) {
 	if path == "" {
 		return func() {}, nil
 	}
 	if heap {
-		runtime.MemProfileRate = 4 << 10
+		runtime.MemProfileRate = 1
 	}
 	cpu, err := os.Create(path + ".cpu")
 	if err != nil {
@@ -219,11 +219,23 @@ func profile(path string, heap bool) (stop func(), err error) {
 	return func() {
 		pprof.StopCPUProfile()
 		_ = cpu.Close()
-		for _, name := range []string{"heap", "goroutine"} {
-			if f, err := os.Create(path + "." + name); err == nil {
-				_ = pprof.Lookup(name).WriteTo(f, 0)
-				_ = f.Close()
-			}
-		}
 	}, nil
+}
+
+// writeProfiles writes profiles of the heap and of the goroutines, to files whose
+// names begin with path, if it is not "".
+func writeProfiles(path string) error {
+	if path == "" {
+		return nil
+	}
+	for _, name := range []string{"heap", "goroutine"} {
+		f, err := os.Create(path + "." + name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(pprof.Lookup(name).WriteTo(f, 0), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

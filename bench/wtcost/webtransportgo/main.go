@@ -67,7 +67,7 @@ func run(argument string) error {
 	if err := json.Unmarshal([]byte(argument), &task); err != nil {
 		return err
 	}
-	stop, err := profile(task.Profile, task.Work.Kind == "idle")
+	stop, err := startProfile(task.Profile, task.Work.Kind == "idle")
 	if err != nil {
 		return err
 	}
@@ -94,6 +94,9 @@ func run(argument string) error {
 				runtime.GC()
 				debug.FreeOSMemory()
 				time.Sleep(100 * time.Millisecond)
+			}
+			if err := writeProfiles(task.Profile); err != nil {
+				return err
 			}
 		}
 		answer, err := look()
@@ -187,15 +190,15 @@ func look() (snapshot, error) {
 	return s, errors.New("no VmRSS in /proc/self/status")
 }
 
-// profile writes a CPU profile, and at the end one of the heap and one of the
-// goroutines, to files whose names begin with path. The profile of the heap is a
-// fine one if asked for, which takes CPU.
-func profile(path string, heap bool) (stop func(), err error) {
+// startProfile begins a CPU profile, in a file whose name begins with path, if it
+// is not "". A fine profile of the heap takes CPU, so it is made only where it is
+// asked for.
+func startProfile(path string, heap bool) (stop func(), err error) {
 	if path == "" {
 		return func() {}, nil
 	}
 	if heap {
-		runtime.MemProfileRate = 4 << 10
+		runtime.MemProfileRate = 1
 	}
 	cpu, err := os.Create(path + ".cpu")
 	if err != nil {
@@ -207,11 +210,23 @@ func profile(path string, heap bool) (stop func(), err error) {
 	return func() {
 		pprof.StopCPUProfile()
 		_ = cpu.Close()
-		for _, name := range []string{"heap", "goroutine"} {
-			if f, err := os.Create(path + "." + name); err == nil {
-				_ = pprof.Lookup(name).WriteTo(f, 0)
-				_ = f.Close()
-			}
-		}
 	}, nil
+}
+
+// writeProfiles writes profiles of the heap and of the goroutines, to files whose
+// names begin with path, if it is not "".
+func writeProfiles(path string) error {
+	if path == "" {
+		return nil
+	}
+	for _, name := range []string{"heap", "goroutine"} {
+		f, err := os.Create(path + "." + name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(pprof.Lookup(name).WriteTo(f, 0), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
