@@ -25,7 +25,7 @@ func (c comparison) String() string {
 // said is the verdict.
 func (c comparison) said() string {
 	if c.limit > 0 {
-		if medianInterval(c.as).high <= c.limit+0.05 { // what the process has besides is shared out
+		if medianInterval(c.as).median <= c.limit+0.05 { // what the process has besides is shared out
 			return "met"
 		}
 		return "missed"

@@ -21,6 +21,10 @@ import (
 // atOnce is how many sessions are opened at the same time.
 const atOnce = 4
 
+// keepAlive is longer than that of servers that have one, and keeps the
+// connections of others.
+const keepAlive = 20 * time.Second
+
 // sessionClient opens sessions, each on a connection of its own. It is made by
 // hand on bare quic-go, and is the same for every server, so that servers alone
 // differ.
@@ -101,7 +105,9 @@ func (c *sessionClient) open(ctx context.Context, count int, closing bool) error
 func (c *sessionClient) openOne(ctx context.Context, closing bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	conn, err := c.transport.Dial(ctx, c.addr, c.tls, quicConfig())
+	config := quicConfig()
+	config.KeepAlivePeriod = keepAlive
+	conn, err := c.transport.Dial(ctx, c.addr, c.tls, config)
 	if err != nil {
 		return err
 	}
