@@ -320,10 +320,12 @@ func streamError(code uint64, format string, args ...any) *protocolError {
 // isTransportError reports whether err, which a call on a QUIC stream returned,
 // means that the connection is gone rather than the stream.
 func isTransportError(err error) bool {
+	if err == nil {
+		return false
+	}
 	var cancelled *quic.StreamError
 	switch {
-	case err == nil,
-		errors.Is(err, io.EOF),
+	case errors.Is(err, io.EOF),
 		errors.Is(err, io.ErrUnexpectedEOF),
 		errors.As(err, &cancelled),
 		errors.Is(err, os.ErrDeadlineExceeded),

@@ -56,6 +56,9 @@ func open[S any](ctx context.Context, s *Session, uni bool, try func() (S, error
 		}
 	}
 	stream, err := try()
+	if err == nil {
+		return stream, nil
+	}
 	var exhausted *quic.StreamLimitReachedError
 	if errors.As(err, &exhausted) {
 		either, cancel := context.WithCancelCause(ctx)

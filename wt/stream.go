@@ -406,6 +406,9 @@ func (h *halves) runOnEnd(f *func()) {
 
 // sendError translates an error of the sending side, and takes note of its end.
 func (h *halves) sendError(err error) error {
+	if err == nil {
+		return nil // and what errors.As needs is not allocated
+	}
 	var cancelled *quic.StreamError
 	if errors.As(err, &cancelled) {
 		h.finish(sendOver)
