@@ -50,7 +50,7 @@ lint: deps ## every linter
 
 soak: ## what runs long: every fuzz target for FUZZ, every Go test SOAK times
 	$(GO) test -race -count=$(SOAK) -timeout=2h ./...
-	WT_SOAK=1 $(GO) test -v -timeout=1h -run='Leaks|UnderLoss' ./wt
+	WT_SOAK=1 $(GO) test -v -timeout=1h -run='Leaks|UnderLoss|Random|BesideEnd' ./wt
 	$(MAKE) fuzz
 
 fuzz: ## every fuzz target for FUZZ

@@ -62,7 +62,8 @@ func (o *outgoing) tryAdd(b []byte) error {
 	if o.count == o.limit || o.waiting > 0 {
 		return ErrWouldBlock
 	}
-	return o.addLocked(b)
+	o.addLocked(b)
+	return nil
 }
 
 // push adds b, in place of the oldest if there is no room.
@@ -77,7 +78,8 @@ func (o *outgoing) push(b []byte) error {
 		o.dropLocked()
 		o.overflowed.Add(1)
 	}
-	return o.addLocked(b)
+	o.addLocked(b)
+	return nil
 }
 
 // add adds b, and waits for room until ctx or the session ends.
@@ -93,12 +95,12 @@ func (o *outgoing) add(ctx context.Context, b []byte) error {
 			o.expireLocked()
 		}
 		if o.count < o.limit {
-			err := o.addLocked(b)
+			o.addLocked(b)
 			if waited && o.waiting > 0 && o.count < o.limit {
 				o.signalRoomLocked()
 			}
 			d.mu.Unlock()
-			return err
+			return nil
 		}
 		o.waiting++
 		if o.room == nil {
@@ -133,8 +135,10 @@ func (o *outgoing) signalRoomLocked() {
 	}
 }
 
-// addLocked adds b, for which there is room, and has it sent.
-func (o *outgoing) addLocked(b []byte) error {
+// addLocked adds b, for which there is room, and has it sent. On a connection that
+// has just ended it waits for the session's own end, which is near, and is dropped
+// by that.
+func (o *outgoing) addLocked(b []byte) {
 	if o.ring == nil {
 		o.ring = make([]outgoingDatagram, o.limit)
 		o.sender.used = append(o.sender.used, o)
@@ -149,10 +153,7 @@ func (o *outgoing) addLocked(b []byte) error {
 		o.ready = true
 		o.sender.ready = append(o.sender.ready, o)
 	}
-	if !o.sender.wakeLocked() {
-		return o.session.translate(context.Cause(o.session.conn.quic.Context()))
-	}
-	return nil
+	o.sender.wakeLocked()
 }
 
 // dropLocked drops the oldest datagram.
@@ -213,21 +214,17 @@ func (d *datagramSender) init(c *conn) {
 	d.work = make(chan struct{}, 1)
 }
 
-// wakeLocked has the sender look for work. It reports false if the connection
-// has ended.
-func (d *datagramSender) wakeLocked() bool {
-	if d.running {
-		if d.parked {
-			d.parked = false
-			d.work <- struct{}{} // parked, so the place is free
+// wakeLocked has the sender look for work, unless the connection has ended.
+func (d *datagramSender) wakeLocked() {
+	switch {
+	case d.running && d.parked:
+		d.parked = false
+		d.work <- struct{}{} // parked, so the place is free
+	case !d.running:
+		if d.running = d.conn.spawn(d.run); d.running {
+			d.conn.datagrams.watch()
 		}
-		return true
 	}
-	d.running = d.conn.spawn(d.run)
-	if d.running {
-		d.conn.datagrams.watch()
-	}
-	return d.running
 }
 
 // rest lets the sender leave if it has nothing to do.

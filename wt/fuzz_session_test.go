@@ -266,7 +266,7 @@ func (p *player) judge(err error) bool {
 		return true
 	case errors.As(err, &ended):
 		<-p.session.Context().Done() // it may come a moment later
-		if !errors.Is(err, wt.ErrSessionClosed) || context.Cause(p.session.Context()) != error(ended) {
+		if !errors.Is(err, wt.ErrSessionClosed) || !errors.Is(context.Cause(p.session.Context()), ended) {
 			p.t.Errorf("%v is not how the session ended: %v", err, context.Cause(p.session.Context()))
 		}
 	case errors.As(err, &cancelled), errors.Is(err, io.EOF), errors.Is(err, wt.ErrWouldBlock),

@@ -285,9 +285,8 @@ func (l *lives) wantServerEnds(end func(*wt.Server) error) {
 		TLSConfig: l.host.Identity.TLSConfig(),
 		Handler:   wt.HandlerFunc(l.serveLife),
 	}))(l.t)
-	d, socket := l.dialer()
-	socket, d.PacketConn = d.PacketConn.(*wttest.Endpoint), l.network.NewEndpoint()
-	l.ends = append(l.ends, d.PacketConn.(*wttest.Endpoint))
+	d, _ := l.dialer()
+	socket := l.network.NewEndpoint() // the server closes it
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(socket) })
 	client := must(d.Dial(l.t.Context(), "https://"+socket.Addr().String()))(l.t)
