@@ -47,7 +47,7 @@ func (h *handlers) ServeWebTransport(ctx context.Context, r *wt.Request) {
 		return // 404
 	}
 	err := serve(h, ctx, r)
-	h.log("%s: %v; session: %v", r.RawPath, err, context.Cause(ctx))
+	h.log("%s, %v: %v; session: %v", r.RawPath, r.Draft, err, context.Cause(ctx))
 }
 
 // callbacks are what a handler does with what the client sends. A nil one takes
