@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ type handlers struct {
 func (h *handlers) ServeWebTransport(ctx context.Context, r *wt.Request) {
 	name := path.Base(r.Path)
 	serve, ok := map[string]func(*handlers, context.Context, *wt.Request) error{
+		"abort-server-initiated-stream.py":  (*handlers).abortOwnStream,
 		"abort-stream-from-server.py":       (*handlers).abortStream,
 		"client-close.py":                   (*handlers).clientClose,
 		"custom-response.py":                (*handlers).customResponse,
@@ -35,12 +37,14 @@ func (h *handlers) ServeWebTransport(ctx context.Context, r *wt.Request) {
 		"echo.py":                           (*handlers).echo,
 		"echo_datagram_length.py":           (*handlers).echoDatagramLength,
 		"query.py":                          (*handlers).query,
+		"sendorder-scheduling.py":           (*handlers).sendOrderScheduling,
 		"sendorder.py":                      (*handlers).sendOrder,
 		"server-close.py":                   (*handlers).serverClose,
 		"server-connection-close.py":        (*handlers).serverConnectionClose,
 		"server-create-multiple-streams.py": (*handlers).serverCreateMultipleStreams,
 		"server-drain.py":                   (*handlers).serverDrain,
 		"server-read-then-close.py":         (*handlers).serverReadThenClose,
+		"stats-data-transfer.py":            (*handlers).statsDataTransfer,
 		"token-count.py":                    (*handlers).tokenCount,
 	}[name]
 	if !ok || r.Path != handlerPath+name {
@@ -363,6 +367,23 @@ func (h *handlers) abortStream(ctx context.Context, r *wt.Request) error {
 	}})
 }
 
+// abortOwnStream resets a stream that it has written on.
+func (h *handlers) abortOwnStream(ctx context.Context, r *wt.Request) error {
+	session, err := r.Accept(nil)
+	if err != nil {
+		return err
+	}
+	stream, err := session.OpenUniStream(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(stream, "hello"); err != nil {
+		return err
+	}
+	stream.CancelWrite(0)
+	return run(ctx, session, nil, callbacks{})
+}
+
 // awaitData returns when a stream has data or has ended.
 func awaitData(receive io.Reader) error {
 	_, err := receive.Read(make([]byte, 1))
@@ -472,6 +493,63 @@ func (h *handlers) sendOrder(ctx context.Context, r *wt.Request) error {
 				return nil
 			})
 		},
+		datagram: func(b []byte) error { return session.SendDatagram(ctx, b) },
+	})
+}
+
+// sendOrderScheduling answers the end of each stream with how many bytes have come
+// on each by then, by the byte that the stream began with.
+func (h *handlers) sendOrderScheduling(ctx context.Context, r *wt.Request) error {
+	session, err := r.Accept(nil)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	counts := make(map[int]int)
+	return run(ctx, session, nil, callbacks{stream: func(receive receiver, send sender) error {
+		marker := -1
+		err := eachChunk(receive, func(chunk []byte) error {
+			if marker < 0 {
+				marker = int(chunk[0])
+			}
+			mu.Lock()
+			counts[marker] += len(chunk)
+			mu.Unlock()
+			return nil
+		})
+		if err != nil || send == nil {
+			return err
+		}
+		mu.Lock()
+		b, err := json.Marshal(counts)
+		mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if _, err := send.Write(b); err != nil {
+			return err
+		}
+		return send.Close()
+	}})
+}
+
+// statsDataTransfer sends 5,000 bytes on a stream of its own, and echoes datagrams.
+func (h *handlers) statsDataTransfer(ctx context.Context, r *wt.Request) error {
+	session, err := r.Accept(nil)
+	if err != nil {
+		return err
+	}
+	stream, err := session.OpenStream(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := stream.Write(bytes.Repeat([]byte("X"), 5000)); err != nil {
+		return err
+	}
+	if err := stream.Close(); err != nil {
+		return err
+	}
+	return run(ctx, session, stream, callbacks{
 		datagram: func(b []byte) error { return session.SendDatagram(ctx, b) },
 	})
 }

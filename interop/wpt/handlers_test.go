@@ -389,6 +389,39 @@ func TestTokenCount(t *testing.T) {
 	}
 }
 
+func TestSendOrderScheduling(t *testing.T) {
+	url, dialer := serveHandlers(t)
+	session := dial(t, dialer, url+"sendorder-scheduling.py")
+	first, second := openStream(t, session), openStream(t, session)
+	if _, err := first.Write([]byte{1, 1, 1}); err != nil {
+		t.Fatal(err)
+	}
+	if got := roundTrip(t, second, "\x02\x02"); got != `{"1":3,"2":2}` && got != `{"2":2}` {
+		t.Errorf("second: %s", got)
+	}
+	if got := roundTrip(t, first, "\x05"); got != `{"1":4,"2":2}` {
+		t.Errorf("first: %s", got)
+	}
+}
+
+func TestStreamsOfTheServer(t *testing.T) {
+	url, dialer := serveHandlers(t)
+	session := dial(t, dialer, url+"stats-data-transfer.py")
+	if b, err := io.ReadAll(acceptStream(t, session)); err != nil || len(b) != 5000 {
+		t.Errorf("stats: %d bytes, %v", len(b), err)
+	}
+	session = dial(t, dialer, url+"abort-server-initiated-stream.py")
+	stream, err := session.AcceptUniStream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.ReadAll(stream)
+	var reset *wt.StreamError
+	if !errors.As(err, &reset) || !reset.IsApplication() || reset.Code != 0 {
+		t.Errorf("abort: %v", err)
+	}
+}
+
 func TestUnknownHandler(t *testing.T) {
 	url, dialer := serveHandlers(t)
 	for _, path := range []string{"none.py", "below/echo.py"} {
