@@ -12,7 +12,7 @@ import (
 
 // incoming are the datagrams that arrived for a session and nobody took yet.
 type incoming struct {
-	queue *queue[incomingDatagram]
+	queue queue[incomingDatagram]
 
 	// Counters, see DatagramStats.
 	received, overflowed, expired atomic.Uint64
@@ -59,7 +59,6 @@ func (i *incoming) take(l *limits) ([]byte, bool) {
 type datagramReceiver struct {
 	// Static.
 	conn *conn
-	free chan struct{} // a token when somebody who waits may lead
 
 	leading atomic.Bool
 	waiting atomic.Int32  // who would lead
@@ -68,11 +67,13 @@ type datagramReceiver struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	stopPump context.CancelFunc // nil unless there is a pump
+	// free is nil until somebody waits, and then holds a token when one of those
+	// may lead.
+	free chan struct{}
 }
 
 func (r *datagramReceiver) init(c *conn) {
 	r.conn = c
-	r.free = make(chan struct{}, 1)
 }
 
 // lead makes the caller the leader if there is none.
@@ -81,12 +82,7 @@ func (r *datagramReceiver) lead() bool { return r.leading.CompareAndSwap(false, 
 // release ends the caller's lead.
 func (r *datagramReceiver) release() {
 	r.leading.Store(false)
-	if r.waiting.Load() > 0 {
-		select {
-		case r.free <- struct{}{}:
-		default:
-		}
-	}
+	r.passOn()
 }
 
 // receive waits for the next datagram of the session.
@@ -130,10 +126,15 @@ func (r *datagramReceiver) await(ctx context.Context, s *Session) error {
 	if r.stopPump != nil {
 		r.stopPump() // an application receives better
 	}
+	if r.free == nil {
+		r.free = make(chan struct{}, 1)
+		r.free <- struct{}{} // one may have been missed
+	}
+	free := r.free
 	r.mu.Unlock()
 	select {
-	case <-r.free:
-	case <-s.incoming.queue.wake:
+	case <-free:
+	case <-s.incoming.queue.filled():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-s.ctx.Done():
@@ -142,14 +143,19 @@ func (r *datagramReceiver) await(ctx context.Context, s *Session) error {
 	return nil
 }
 
-// passOn lets somebody else lead, for whom a token was that the caller may have
-// taken.
+// passOn lets somebody lead who waits for it.
 func (r *datagramReceiver) passOn() {
-	if r.waiting.Load() > 0 && !r.leading.Load() {
-		select {
-		case r.free <- struct{}{}:
-		default:
-		}
+	if r.waiting.Load() == 0 || r.leading.Load() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.free == nil {
+		return // whoever makes it puts a token into it
+	}
+	select {
+	case r.free <- struct{}{}:
+	default:
 	}
 }
 

@@ -195,7 +195,6 @@ func (o *outgoing) end() {
 type datagramSender struct {
 	// Static.
 	conn *conn
-	work chan struct{} // a token when there may be something to send, or to leave for
 
 	largest atomic.Int64  // that QUIC is known to take, prefix included
 	turns   atomic.Uint64 // batches taken, to see whether it is in use
@@ -205,13 +204,13 @@ type datagramSender struct {
 	ready   []*outgoing // sessions with something to send, in the order of their turns
 	used    []*outgoing // those with a ring, which an idle connection does not keep
 	running bool
-	parked  bool // it waits for work
-	leave   bool // it is to leave if there is nothing to send
+	work    chan struct{} // a token when there may be something to send, or to leave for; made by the first run
+	parked  bool          // it waits for work
+	leave   bool          // it is to leave if there is nothing to send
 }
 
 func (d *datagramSender) init(c *conn) {
 	d.conn = c
-	d.work = make(chan struct{}, 1)
 }
 
 // wakeLocked has the sender look for work, unless the connection has ended.
@@ -306,9 +305,13 @@ func (d *datagramSender) next(batch []outgoingDatagram) (*outgoing, int) {
 			return nil, 0
 		}
 		d.parked = true
+		if d.work == nil {
+			d.work = make(chan struct{}, 1)
+		}
+		work := d.work
 		d.mu.Unlock()
 		select {
-		case <-d.work:
+		case <-work:
 		case <-d.conn.quic.Context().Done():
 		}
 		d.mu.Lock()

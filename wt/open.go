@@ -131,10 +131,11 @@ func (s *Session) admit(h *halves, header int) bool {
 }
 
 // watch runs a function at the end of a context, as afterFunc does, but is part of
-// what it belongs to. It is started and stopped once.
+// what it belongs to. It is started once, before it is stopped.
 type watch struct {
 	running sync.WaitGroup
 	prevent func() bool
+	stopped sync.Once
 }
 
 func (w *watch) start(ctx context.Context, f func()) {
@@ -145,10 +146,14 @@ func (w *watch) start(ctx context.Context, f func()) {
 	})
 }
 
+// stop waits for the function if it has begun.
 func (w *watch) stop() {
-	if w.prevent() {
-		w.running.Done()
-	}
+	w.stopped.Do(func() {
+		if w.prevent() {
+			w.running.Done()
+		}
+		w.prevent = nil
+	})
 	w.running.Wait()
 }
 

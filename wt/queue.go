@@ -10,23 +10,21 @@ import (
 // application. It costs nothing while it is empty. Whoever puts bounds it: the
 // streams in it by the credit that QUIC gave the peer, the datagrams by a limit.
 type queue[T any] struct {
-	// wake holds one token while items may be waiting. A consumer that leaves
-	// items behind puts the token back, so that no other consumer sleeps on.
-	wake chan struct{}
-
 	length atomic.Int32 // of items, less head
 
 	// Guarded by mu.
 	mu    sync.Mutex
 	items []T // those before head are taken out
 	head  int
+	// wake is nil until somebody waits, and then holds one token while items may
+	// be there. A consumer that leaves items behind puts the token back, so that no
+	// other consumer sleeps on.
+	wake chan struct{}
 }
 
 // keepItems is the capacity that an empty queue keeps, so that a steady flow
 // does not allocate.
 const keepItems = 16
-
-func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
 
 // put appends item. With limit > 0 it first takes out the oldest items until
 // there is room, and returns how many.
@@ -43,8 +41,8 @@ func (q *queue[T]) put(item T, limit int) (dropped int) {
 	}
 	q.items = append(q.items, item)
 	q.length.Add(1)
+	q.signalLocked()
 	q.mu.Unlock()
-	q.signal()
 	return dropped
 }
 
@@ -59,7 +57,7 @@ func (q *queue[T]) get(ctx context.Context, session *Session) (T, error) {
 			return item, nil
 		}
 		select {
-		case <-q.wake:
+		case <-q.filled():
 		case <-session.ctx.Done():
 		case <-ctx.Done():
 			var none T
@@ -85,11 +83,8 @@ func (q *queue[T]) take() (T, bool) {
 		return none, false
 	}
 	item := q.popLocked()
-	more := len(q.items) > q.head
+	q.signalLocked()
 	q.mu.Unlock()
-	if more {
-		q.signal()
-	}
 	return item, true
 }
 
@@ -108,7 +103,21 @@ func (q *queue[T]) popLocked() T {
 	return item
 }
 
-func (q *queue[T]) signal() {
+// filled returns what yields a token once there may be an item.
+func (q *queue[T]) filled() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.wake == nil {
+		q.wake = make(chan struct{}, 1)
+		q.signalLocked()
+	}
+	return q.wake
+}
+
+func (q *queue[T]) signalLocked() {
+	if q.wake == nil || len(q.items) == q.head {
+		return
+	}
 	select {
 	case q.wake <- struct{}{}:
 	default:

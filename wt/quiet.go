@@ -144,6 +144,24 @@ func (c *conn) startPump() {
 	}
 }
 
+// lookForStops ends the sessions of which the peer has stopped the CONNECT stream.
+// A server's sessions do not watch for that themselves, which would cost each some
+// memory all the time.
+func (c *conn) lookForStops() {
+	c.mu.Lock()
+	var stopped []*Session
+	for _, session := range c.requests {
+		if session != nil && !session.over && session.stream.Context().Err() != nil {
+			session.over = true
+			stopped = append(stopped, session)
+		}
+	}
+	c.mu.Unlock()
+	for _, session := range stopped {
+		session.stopped()
+	}
+}
+
 // rouser puts the quiet ones of a server's connections to sleep and wakes those
 // that got packets. One goroutine does it for all.
 type rouser struct {
@@ -207,6 +225,7 @@ func (r *rouser) look() {
 				c.scout()
 			}
 			c.startPump()
+			c.lookForStops()
 			h.moved = true
 			continue
 		}

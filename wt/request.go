@@ -175,6 +175,14 @@ func (r *Request) routed() *http.Request {
 // [ErrAnswered] after an answer, and an error that matches [ErrSessionClosed] if
 // the client has lost interest or the connection has ended.
 func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
+	session, err := r.accept(options)
+	if err == nil {
+		r.watch.stop() // from now on the server looks after the session
+	}
+	return session, err
+}
+
+func (r *Request) accept(options *AcceptOptions) (*Session, error) {
 	var o AcceptOptions
 	if options != nil {
 		o = *options

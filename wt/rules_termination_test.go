@@ -226,7 +226,8 @@ func TestCloseBesideStop(t *testing.T) {
 			began := time.Now()
 			connect.CancelRead(code)
 			<-session.Context().Done()
-			if took := time.Since(began); took != 2*time.Second {
+			// A server looks for stops every quarter of a second.
+			if took := time.Since(began); took < 2*time.Second || took > 2*time.Second+roused {
 				t.Errorf("the session of a stream that was stopped ended after %v, want 2s", took)
 			}
 			wantSessionError(t, context.Cause(session.Context()), wt.Peer, 0, "")

@@ -39,8 +39,8 @@ type Session struct {
 	// session has ended and nothing is left of it.
 	released <-chan struct{}
 
-	bidi      *queue[*Stream]
-	uni       *queue[*ReceiveStream]
+	bidi      queue[*Stream]
+	uni       queue[*ReceiveStream]
 	incoming  incoming
 	outgoing  outgoing
 	receiving eitherContext
@@ -60,9 +60,9 @@ type Session struct {
 	// once, with mu held.
 	ended atomic.Pointer[SessionError]
 
-	// counted says whether the connection counts the session. Guarded by the
-	// connection's mu.
-	counted bool
+	// counted says whether the connection counts the session, over whether it has
+	// seen this side of the CONNECT stream end. Guarded by the connection's mu.
+	counted, over bool
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -83,13 +83,10 @@ func newSession(ctx context.Context, cancel context.CancelCauseFunc, c *conn, st
 		capsules: newCapsuleReader(dataReader{frames}),
 		ctx:      ctx,
 		cancel:   cancel,
-		bidi:     newQueue[*Stream](),
-		uni:      newQueue[*ReceiveStream](),
 		drained:  make(chan struct{}),
 		done:     make(chan struct{}),
 		streams:  make(map[*halves]struct{}),
 	}
-	s.incoming.queue = newQueue[incomingDatagram]()
 	s.outgoing.init(&c.sender, s)
 	s.outbox.session = s
 	return s
