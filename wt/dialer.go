@@ -429,6 +429,9 @@ func (d *Dialer) requestHead(target *url.URL) (requestHead, error) {
 	if d.Origin != "" {
 		header.Set("Origin", d.Origin)
 	}
+	if slices.Contains(d.Subprotocols, "") {
+		return requestHead{}, errors.New("wt: a subprotocol is empty")
+	}
 	if len(d.Subprotocols) > 0 {
 		value, err := formatAvailableProtocols(d.Subprotocols)
 		if err != nil {

@@ -109,6 +109,7 @@ func TestDialArguments(t *testing.T) {
 		{wt.Dialer{}, ":"},
 		{wt.Dialer{InsecureSkipVerify: true, CertificateHashes: make([][32]byte, 1)}, "https://localhost/"},
 		{wt.Dialer{Subprotocols: []string{"ü"}}, "https://localhost/"},
+		{wt.Dialer{Subprotocols: []string{"a", ""}}, "https://localhost/"},
 	}
 	for _, c := range cases {
 		if _, err := c.dialer.Dial(t.Context(), c.url); err == nil {

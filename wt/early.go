@@ -274,8 +274,8 @@ func (s *Session) unanswered(err error) *SessionError {
 // chosenProtocol returns the subprotocol that the server chose, "" if none
 // (draft-ietf-webtrans-http3-16 §3.3).
 func chosenProtocol(header http.Header, offered []string) (string, error) {
-	chosen := parseProtocol(header)
-	if chosen != "" && !slices.Contains(offered, chosen) {
+	chosen, ok := parseProtocol(header)
+	if ok && !slices.Contains(offered, chosen) {
 		return "", streamError(codeALPNError, "server chose subprotocol %q, which was not offered", chosen)
 	}
 	return chosen, nil

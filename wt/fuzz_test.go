@@ -295,12 +295,12 @@ func FuzzSubprotocols(f *testing.F) {
 				t.Errorf("offer %q came back as %q", offered, again)
 			}
 		}
-		if protocol := parseProtocol(header); protocol != "" {
+		if protocol, ok := parseProtocol(header); ok {
 			text, err := formatProtocol(protocol)
 			if err != nil {
 				t.Fatalf("choice %q cannot be written: %v", protocol, err)
 			}
-			if again := parseProtocol(http.Header{fieldProtocol: {text}}); again != protocol {
+			if again, ok := parseProtocol(http.Header{fieldProtocol: {text}}); !ok || again != protocol {
 				t.Errorf("choice %q came back as %q", protocol, again)
 			}
 		}

@@ -685,6 +685,62 @@ func TestHTTPConnectionErrors(t *testing.T) {
 	}
 }
 
+// Many requests at a time, more than the client may have streams, on one
+// connection.
+func TestHTTPManyRequests(t *testing.T) {
+	client, _ := httpClient(t, wt.ServerConfig{MaxIncomingStreams: 20, HTTPHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(w, r.Body)
+		if err != nil || n != r.ContentLength {
+			t.Errorf("%s: %d bytes, %v", r.URL, n, err)
+		}
+	})})
+	var requests sync.WaitGroup
+	for i := range 200 {
+		requests.Go(func() {
+			sent := noise(i*100, uint64(i))
+			response, err := client.Do(newRequest(t, "POST", strconv.Itoa(i), bytes.NewReader(sent)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer response.Body.Close()
+			if got, err := io.ReadAll(response.Body); err != nil || !bytes.Equal(got, sent) {
+				t.Errorf("request %d: %d bytes, %v", i, len(got), err)
+			}
+		})
+	}
+	requests.Wait()
+}
+
+// Requests under loss.
+func TestHTTPUnderLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := wttest.NewNetwork(t, wttest.Link{Latency: 20 * time.Millisecond, Jitter: 10 * time.Millisecond, Loss: 0.1}, 7)
+		host := wttest.Serve(t, n, wt.ServerConfig{Handler: accepting(nil), HTTPHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(w, r.Body)
+		})})
+		p := peerOf(t, n.NewEndpoint(), host)
+		for i := range 20 {
+			sent := noise(10_000, uint64(i))
+			stream := p.bidi(getHead("POST"))
+			p.write(stream, data(sent))
+			check(t, stream.Close())
+			p.wantStatus(stream, "200")
+			var got []byte
+			for len(got) < len(sent) {
+				typ, part := p.readFrame(stream)
+				if typ != 0 {
+					t.Fatalf("frame %#x in a body", typ)
+				}
+				got = append(got, part...)
+			}
+			if !bytes.Equal(got, sent) {
+				t.Errorf("request %d came back otherwise", i)
+			}
+		}
+	})
+}
+
 // A client's reset is an error of the body's, and no end.
 func TestHTTPBodyReset(t *testing.T) {
 	for name, sent := range map[string][]byte{"after a part": data([]byte("ab")), "after the fields": nil} {

@@ -176,6 +176,7 @@ func TestChosenProtocol(t *testing.T) {
 		{fields: []string{`"b";q="a"`}, want: "b"},
 		{fields: []string{`"c"`}, refused: true},
 		{fields: []string{`"A"`}, refused: true},
+		{fields: []string{`""`}, refused: true},
 		{fields: []string{`a`}},
 		{fields: []string{`c`}},
 		{fields: []string{`1`}},

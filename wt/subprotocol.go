@@ -46,15 +46,15 @@ func formatAvailableProtocols(protocols []string) (string, error) {
 	return httpsfv.Marshal(list)
 }
 
-// parseProtocol returns the subprotocol that a server chose, or "" if it chose
-// none or the field is not a string.
-func parseProtocol(header http.Header) string {
+// parseProtocol returns the subprotocol that a server chose. It is not ok if the
+// server chose none, or the field is not a string and so to be ignored.
+func parseProtocol(header http.Header) (protocol string, ok bool) {
 	item, err := httpsfv.UnmarshalItem(header.Values(fieldProtocol))
 	if err != nil {
-		return ""
+		return "", false
 	}
-	protocol, _ := item.Value.(string)
-	return protocol
+	protocol, ok = item.Value.(string)
+	return protocol, ok
 }
 
 // formatProtocol is the inverse of parseProtocol.
