@@ -16,10 +16,12 @@ import (
 // before TLS costs anything: the packet is taken, answered with Retry (RFC 9000
 // §8.1.2), or refused with CONNECTION_REFUSED (RFC 9000 §20.1).
 
-// defaultRetryThreshold lets some hundred connections a second through without
-// Retry at usual round-trip times. Whoever forges addresses can have no more
-// than as many handshakes under way.
-const defaultRetryThreshold = 128
+// defaultRetryThreshold is above what clients cause that all come back at once
+// after a restart: quic-go sends few Retries at a time and drops the packets that
+// ask for more, so that under a low threshold such clients back off for many
+// seconds. Whoever forges addresses can have as many handshakes under way for some
+// seconds each, which are tens of megabytes.
+const defaultRetryThreshold = 1024
 
 var errRefused = errors.New("wt: connection refused")
 

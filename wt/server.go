@@ -81,10 +81,11 @@ type ServerConfig struct {
 
 	// RetryThreshold says when a client has to validate its address by Retry (RFC
 	// 9000 §8.1.2) before it costs more than a packet: if its handshake would be at
-	// least the RetryThreshold-th that is under way. Retry takes a round trip, so
-	// 1, which demands it of every client, is for servers under attack. Clients that
-	// bring a token of an earlier connection need none. The default is 128, or half
-	// of MaxConnections if that is less.
+	// least the RetryThreshold-th that is under way. Retry takes a round trip, and
+	// seconds when many clients come at once, so 1, which demands it of every client,
+	// is for servers under attack. Clients that bring a token of an earlier
+	// connection need none. The default is 1024, or half of MaxConnections if that is
+	// less.
 	RetryThreshold int
 	// MaxConnections bounds the connections of the server, over all its sockets,
 	// those in their handshake included. More are refused with CONNECTION_REFUSED.
