@@ -1,6 +1,7 @@
 package wt
 
 import (
+	"context"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -23,14 +24,21 @@ func (c *conn) closeAfter(session *Session) {
 		return
 	}
 	c.spawn(func() {
-		timer := time.NewTimer(min(3*probeTimeout(c.quic), c.limits.closeTimeout))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			_ = c.quic.CloseWithError(codeNoError, "")
-		case <-c.quic.Context().Done():
-		}
+		c.linger(context.Background())
+		_ = c.quic.CloseWithError(codeNoError, "")
 	})
+}
+
+// linger waits until what is queued has had the time to arrive, the connection
+// has ended, or ctx ends.
+func (c *conn) linger(ctx context.Context) {
+	timer := time.NewTimer(min(3*probeTimeout(c.quic), c.limits.closeTimeout))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.quic.Context().Done():
+	case <-ctx.Done():
+	}
 }
 
 // probeTimeout is the time after which QUIC takes it that a packet was lost

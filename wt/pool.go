@@ -315,7 +315,9 @@ func (c *pooledConn) live(ctx context.Context, plan *plan) {
 	if err != nil {
 		return
 	}
-	c.keep(ctx, released)
+	if c.keep(ctx, released) {
+		conn.linger(ctx)
+	}
 	_ = conn.quic.CloseWithError(codeNoError, "")
 	<-released
 	p.mu.Lock()
@@ -341,8 +343,8 @@ func (c *pooledConn) connect(ctx context.Context, plan *plan) (*conn, <-chan str
 }
 
 // keep returns when the connection has ended, is to end, or has had no session for
-// long enough.
-func (c *pooledConn) keep(ctx context.Context, released <-chan struct{}) {
+// long enough. It reports whether the last session may have ended just now.
+func (c *pooledConn) keep(ctx context.Context, released <-chan struct{}) bool {
 	timeout := c.pool.idleTimeout()
 	idle := time.NewTimer(timeout)
 	defer idle.Stop()
@@ -354,16 +356,16 @@ func (c *pooledConn) keep(ctx context.Context, released <-chan struct{}) {
 			goneAway = nil
 		case <-idle.C:
 		case <-released:
-			return
+			return false
 		case <-ctx.Done():
-			return
+			return false
 		}
 		c.pool.mu.Lock()
 		unused, rest := c.used == 0, timeout-time.Since(c.idleSince)
 		if unused && (rest <= 0 || c.unusable || c.isOver()) {
 			c.unusable = true
 			c.pool.mu.Unlock()
-			return
+			return rest > 0
 		}
 		c.pool.mu.Unlock()
 		if unused {

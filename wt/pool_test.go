@@ -351,7 +351,7 @@ func TestPoolGoAway(t *testing.T) {
 		began := time.Now()
 		check(t, first.stream.Close())
 		<-first.session.Conn().Context().Done()
-		if waited := time.Since(began); waited != 0 {
+		if waited := time.Since(began); waited > time.Second { // the end of the session goes first
 			t.Errorf("the connection ended after %v", waited)
 		}
 		check(t, second.stream.Close())

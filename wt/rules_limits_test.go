@@ -17,8 +17,8 @@ import (
 // The limits of a server that is configured with none: what docs/conformance.md
 // says of their defaults. That fields change them is tested beside.
 
-// 24 streams and 16 datagrams wait for their session (draft §4.6), and not for
-// long.
+// 24 streams and 16 datagrams wait for their session (draft §4.6, §8), and
+// not for long.
 func TestDefaultPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := make(chan *wt.Session, 1)
@@ -67,8 +67,8 @@ func TestDefaultPending(t *testing.T) {
 	})
 }
 
-// 900 streams that stall before they say what they are hold up no other, and are
-// refused after five seconds.
+// draft §8: 900 streams that stall before they say what they are hold up no other,
+// and are refused after five seconds.
 func TestDefaultStalledStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := make(chan *wt.Session, 1)
@@ -193,7 +193,7 @@ func TestOutgoingCapsulesAreBounded(t *testing.T) {
 		})
 }
 
-// Requests that never get an answer, and sessions, are bounded by the streams that
+// draft §8: requests that never get an answer, and sessions, are bounded by the streams that
 // a client may have, 1024 by default.
 func TestDefaultStreamLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -280,3 +280,53 @@ func TestCloseAwaitsPeer(t *testing.T) {
 		})
 	}
 }
+
+// draft §6, §5.1: a session that ends on a connection that others share, be it the
+// client's pool or the last session after GOAWAY, tells so on its own streams and
+// leaves the others alone.
+func TestPooledSessionEnds(t *testing.T) {
+	settings := settingsFrame(8, 1, 0x33, 1, 0x2c7cf000, 1, 0x2b61, 1000, 0x2b64, 10, 0x2b65, 10)
+	for name, end := range endings {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, pool := listenPool(t, 2)
+				control, first := p.accept(t, pool, settings)
+				endHang(t, first.peer)
+				result := p.dial(pool)
+				connect := must(first.peer.conn.AcceptStream(t.Context()))(t)
+				first.peer.readHeaders(connect)
+				first.peer.write(connect, headers(":status", "200"))
+				answer := <-result
+				second := must(answer.session, answer.err)(t)
+				if second.Conn() != first.session.Conn() {
+					t.Fatal("the sessions do not share a connection")
+				}
+				must(control.Write(frame(7, varints(8))))(t) // and no more requests
+				<-second.Draining()
+
+				for _, s := range []struct {
+					session *wt.Session
+					connect *quic.Stream
+				}{{first.session, first.stream}, {second, connect}} {
+					id := byte(s.connect.StreamID())
+					check(t, write(must(s.session.OpenStream(t.Context()))(t), "x"))
+					ours, header := first.peer.acceptBidi(4)
+					if header[2] != id {
+						t.Fatalf("stream of session %d begins with %x", id, header)
+					}
+					theirs := first.peer.uni([]byte{0x40, 0x54, id, 'x'})
+					must(s.session.AcceptUniStream(t.Context()))(t)
+					end(t, first.peer, s.connect, s.session)
+					if id != 0 && strings.HasPrefix(name, "close sent") {
+						first.peer.wantClosed(h3NoError)
+						return
+					}
+					first.peer.wantReset(ours, wtSessionGone)
+					first.peer.wantStopped(theirs.Context(), wtSessionGone)
+					<-s.session.Context().Done()
+				}
+				first.peer.wantClosed(h3NoError)
+			})
+		})
+	}
+}
