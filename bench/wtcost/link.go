@@ -39,7 +39,7 @@ func quicConfig() *quic.Config {
 
 // listenWT serves sessions until the process ends. serve returns soon; the
 // session goes on.
-func listenWT(_ context.Context, identity *wt.Identity, serve func(context.Context, link)) (net.Addr, error) {
+func listenWT(identity *wt.Identity, serve func(context.Context, link)) (net.Addr, error) {
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -78,8 +78,8 @@ func (l sessionLink) OpenUni(ctx context.Context) (io.Writer, error) { return l.
 func (l sessionLink) AcceptUni(ctx context.Context) (io.Reader, error) { return l.AcceptUniStream(ctx) }
 
 // listenQUIC serves bare connections, each with a goroutine of the application,
-// as a session has with package wt.
-func listenQUIC(ctx context.Context, identity *wt.Identity, serve func(context.Context, link)) (net.Addr, error) {
+// as a session has with package wt: hold, which returns with the connection.
+func listenQUIC(ctx context.Context, hold func(*quic.Conn), identity *wt.Identity, serve func(context.Context, link)) (net.Addr, error) {
 	config := identity.TLSConfig()
 	config.NextProtos = []string{alpn}
 	config.MinVersion = tls.VersionTLS13
@@ -95,11 +95,23 @@ func listenQUIC(ctx context.Context, identity *wt.Identity, serve func(context.C
 			}
 			go func() {
 				serve(conn.Context(), connLink{conn})
-				<-conn.Context().Done()
+				hold(conn)
 			}()
 		}
 	}()
 	return listener.Addr(), nil
+}
+
+// holdConn waits for the end of a connection.
+func holdConn(conn *quic.Conn) { <-conn.Context().Done() }
+
+// holdStream reads the first stream of a connection to its end, with the smallest
+// of buffers.
+func holdStream(conn *quic.Conn) {
+	stream, err := conn.AcceptStream(conn.Context())
+	for b := make([]byte, 1); err == nil; {
+		_, err = stream.Read(b)
+	}
 }
 
 func dialQUIC(ctx context.Context, addr string, hash [sha256.Size]byte) (link, error) {

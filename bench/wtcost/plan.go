@@ -30,6 +30,9 @@ type work struct {
 	Count int
 	// Close says that each session of a set-up is closed at once.
 	Close bool
+	// Stream says that a bare connection has a stream which its server reads, as a
+	// session has the one of its CONNECT.
+	Stream bool
 }
 
 // Kinds of work.
@@ -180,17 +183,18 @@ func (o options) plans() []plan {
 		plan{name: "set-up-close-webtransportgo", work: closed, a: libWT, b: libWebTransport, measures: setUp("set-up and close of a session", targetSetUp)},
 		plan{name: "set-up-quic", work: opened, a: libWT, b: libQUIC, measures: setUp("set-up of a session or a bare connection", 0)},
 	)
-	idle := func(target, limit float64) []measure {
+	idle := func(what string, target, limit float64) []measure {
 		return []measure{
-			{title: "idle session, server's memory", unit: "KiB resident", target: target, of: ofServer(kibEach(func(s snapshot) int64 { return s.RSS }))},
-			{title: "idle session, server's memory", unit: "KiB of heap", of: ofServer(kibEach(func(s snapshot) int64 { return s.Heap })), rough: true},
-			{title: "idle session, server's memory", unit: "KiB of stacks", of: ofServer(kibEach(func(s snapshot) int64 { return s.Stacks })), rough: true},
-			{title: "idle session, server", unit: "goroutines", limit: limit, of: ofServer(each(func(s snapshot) int64 { return int64(s.Goroutines) })), rough: true},
+			{title: what, unit: "KiB resident", target: target, of: ofServer(kibEach(func(s snapshot) int64 { return s.RSS }))},
+			{title: what, unit: "KiB of heap", of: ofServer(kibEach(func(s snapshot) int64 { return s.Heap })), rough: true},
+			{title: what, unit: "KiB of stacks", of: ofServer(kibEach(func(s snapshot) int64 { return s.Stacks })), rough: true},
+			{title: what, unit: "goroutines", limit: limit, of: ofServer(each(func(s snapshot) int64 { return int64(s.Goroutines) })), rough: true},
 		}
 	}
-	held := work{Kind: kindIdle, Count: o.sessions}
+	held, read := work{Kind: kindIdle, Count: o.sessions}, work{Kind: kindIdle, Count: o.sessions, Stream: true}
 	return append(plans,
-		plan{name: "idle-quic", work: held, a: libWT, b: libQUIC, measures: idle(targetIdle, limitRoutines)},
-		plan{name: "idle-webtransportgo", work: held, a: libWT, b: libWebTransport, measures: idle(0, 0)},
+		plan{name: "idle-quic", work: held, a: libWT, b: libQUIC, measures: idle("idle session, server", targetIdle, limitRoutines)},
+		plan{name: "idle-stream-quic", work: read, a: libWT, b: libQUIC, measures: idle("idle session beside a connection with a stream, server", 0, 0)},
+		plan{name: "idle-webtransportgo", work: held, a: libWT, b: libWebTransport, measures: idle("idle session, server", 0, 0)},
 	)
 }

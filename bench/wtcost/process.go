@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -99,11 +100,15 @@ func (p *process) listen(ctx context.Context) (addr, hash string, err error) {
 		p.connected = make(chan *transfer, 1)
 		serve = func(ctx context.Context, l link) { p.connected <- newTransfer(ctx, l, p.task, &p.count) }
 	}
-	listen := listenQUIC
-	if p.task.Library == libWT {
-		listen = listenWT
+	var bound net.Addr
+	switch {
+	case p.task.Library == libWT:
+		bound, err = listenWT(identity, serve)
+	case p.task.Work.Stream:
+		bound, err = listenQUIC(ctx, holdStream, identity, serve)
+	default:
+		bound, err = listenQUIC(ctx, holdConn, identity, serve)
 	}
-	bound, err := listen(ctx, identity, serve)
 	if err != nil {
 		return "", "", err
 	}

@@ -30,6 +30,7 @@ const keepAlive = 20 * time.Second
 // differ.
 type sessionClient struct {
 	bare      bool // connections alone, without HTTP/3
+	stream    bool // with a stream, on bare connections
 	addr      net.Addr
 	tls       *tls.Config
 	transport *quic.Transport
@@ -51,6 +52,7 @@ func newSessionClient(t task, hash [sha256.Size]byte) (*sessionClient, error) {
 	}
 	c := &sessionClient{
 		bare:      t.Library == libQUIC,
+		stream:    t.Work.Stream,
 		addr:      addr,
 		tls:       clientTLS(hash),
 		transport: &quic.Transport{Conn: packets},
@@ -121,6 +123,15 @@ func (c *sessionClient) openOne(ctx context.Context, closing bool) error {
 		case <-conn.HandshakeComplete():
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if c.stream {
+			stream, err := conn.OpenStream()
+			if err != nil {
+				return err
+			}
+			if _, err := stream.Write([]byte{0}); err != nil {
+				return err
+			}
 		}
 	} else if err := c.request(ctx, conn, closing); err != nil {
 		return err
