@@ -92,3 +92,16 @@ func buildPython(requirements string) func(t *testing.T, folder string) []string
 		return []string{program, "-B", filepath.Join(folder, "main.py")}
 	}
 }
+
+// buildBrowser has nothing to build: the packages of web/js drive the browser.
+func buildBrowser(name, program string) func(t *testing.T, folder string) []string {
+	return func(t *testing.T, folder string) []string {
+		t.Helper()
+		node := tool(t, "node", "install Node 20 or later")
+		tool(t, program, "run make browsers, or install it")
+		if _, err := os.Stat("../web/js/node_modules/playwright-core"); err != nil {
+			t.Fatalf("playwright-core is missing, run make deps: %v", err)
+		}
+		return []string{node, filepath.Join(folder, "main.mjs"), name}
+	}
+}

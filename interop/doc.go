@@ -33,10 +33,14 @@
 //	turnover         300 times uni, one after the other.
 //	datagrams        The client sends 200, each when the one before came back or
 //	                 is late; they are counted.
-//	reset            For each code, the client opens a stream, has a byte echoed
-//	                 and resets its side; the server resets its own with the code
-//	                 that it saw.
-//	stop             As reset, with STOP_SENDING in the place of the reset.
+//	reset-by-client  For each code, the client opens a stream, has a byte echoed
+//	                 and resets its side; the server ends its own.
+//	reset-by-server  For each code, the client opens a stream, has a byte echoed
+//	                 and sends another; the server resets its side.
+//	stop-by-client   For each code, the client opens a stream, has a byte echoed
+//	                 and sends STOP_SENDING; the server says so on a stream of its
+//	                 own.
+//	stop-by-server   As reset-by-server, with STOP_SENDING.
 //	close-by-client  The client closes with code 17 and a reason.
 //	close-by-server  The client may send a stream; the server closes with code
 //	                 4711 and a reason. Ours does not wait for the stream.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/tidewire/tidewire/wt"
 )
@@ -60,24 +61,47 @@ var tries = map[string]clientSide{
 		}
 		return nil
 	},
-	"reset": func(ctx context.Context, session *wt.Session, r *report) error {
-		return eachOpenedCode(ctx, session, r, func(stream *wt.Stream, code uint64) (uint64, error) {
-			stream.CancelWrite(uint32(code))
-			_, err := stream.Read(make([]byte, 1))
-			return cancelled(err)
+	"reset-by-client": func(ctx context.Context, session *wt.Session, _ *report) error {
+		return eachOpened(ctx, session, func(stream *wt.Stream, code uint32) error {
+			stream.CancelWrite(code)
+			_, err := io.ReadAll(stream)
+			return err
 		})
 	},
-	"stop": func(ctx context.Context, session *wt.Session, r *report) error {
-		return eachOpenedCode(ctx, session, r, func(stream *wt.Stream, code uint64) (uint64, error) {
-			stream.CancelRead(uint32(code))
-			return stopped(ctx, stream)
+	"reset-by-server": func(ctx context.Context, session *wt.Session, r *report) error {
+		return eachOpened(ctx, session, func(stream *wt.Stream, _ uint32) error {
+			if _, err := stream.Write([]byte{2}); err != nil {
+				return err
+			}
+			_, err := stream.Read(make([]byte, 1))
+			return r.note(err)
+		})
+	},
+	"stop-by-client": func(ctx context.Context, session *wt.Session, _ *report) error {
+		return eachOpened(ctx, session, func(stream *wt.Stream, code uint32) error {
+			stream.CancelRead(code)
+			_, err := session.AcceptUniStream(ctx) // the server has seen it
+			return err
+		})
+	},
+	"stop-by-server": func(ctx context.Context, session *wt.Session, r *report) error {
+		return eachOpened(ctx, session, func(stream *wt.Stream, _ uint32) error {
+			if _, err := stream.Write([]byte{2}); err != nil {
+				return err
+			}
+			select {
+			case <-stream.Context().Done():
+			case <-ctx.Done():
+			}
+			_, err := stream.Write([]byte{0})
+			return r.note(err)
 		})
 	},
 	"close-by-client": func(_ context.Context, session *wt.Session, _ *report) error {
 		return session.CloseWithError(clientCode, clientReason)
 	},
 	"close-by-server": func(ctx context.Context, session *wt.Session, r *report) error {
-		if err := ask(ctx, session); err != nil {
+		if err := say(ctx, session, "now"); err != nil {
 			return err
 		}
 		select {
@@ -89,7 +113,7 @@ var tries = map[string]clientSide{
 		}
 	},
 	"drain-by-server": func(ctx context.Context, session *wt.Session, r *report) error {
-		if err := ask(ctx, session); err != nil {
+		if err := say(ctx, session, "now"); err != nil {
 			return err
 		}
 		select {
@@ -139,13 +163,13 @@ func tryCase(ctx context.Context, c testCase, addr, hash string, dialer wt.Diale
 	return errors.Join(err, session.Close())
 }
 
-// ask tells the server that it may begin.
-func ask(ctx context.Context, session *wt.Session) error {
+// say sends a text on a stream of its own.
+func say(ctx context.Context, session *wt.Session, text string) error {
 	stream, err := session.OpenUniStream(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(stream, "now"); err != nil {
+	if _, err := io.WriteString(stream, text); err != nil {
 		return err
 	}
 	return stream.Close()
@@ -244,25 +268,23 @@ func manyStreams(ctx context.Context, session *wt.Session) (int, error) {
 	return count, nil
 }
 
-// eachOpenedCode opens a stream for each code, has a byte echoed, and notes the
-// code that f returns.
-func eachOpenedCode(ctx context.Context, session *wt.Session, r *report, f func(*wt.Stream, uint64) (uint64, error)) error {
+// eachOpened opens a stream for each code, has a byte echoed on it, and calls f.
+func eachOpened(ctx context.Context, session *wt.Session, f func(*wt.Stream, uint32) error) error {
 	for _, code := range streamCodes {
 		stream, err := session.OpenStream(ctx)
 		if err != nil {
 			return err
 		}
+		_ = stream.SetDeadline(time.Now().Add(caseTimeout))
 		if _, err := stream.Write([]byte{1}); err != nil {
 			return err
 		}
 		if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
 			return err
 		}
-		got, err := f(stream, code)
-		if err != nil {
+		if err := f(stream, uint32(code)); err != nil {
 			return fmt.Errorf("code %d: %w", code, err)
 		}
-		r.Codes = append(r.Codes, got)
 	}
 	return nil
 }

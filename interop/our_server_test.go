@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -35,19 +36,45 @@ var serves = map[string]serveSide{
 		r.Count, err = manyStreams(ctx, session)
 		return errors.Join(err, session.Close())
 	},
-	"reset": func(ctx context.Context, session *wt.Session, r *report) error {
-		return eachCode(ctx, session, r, func(stream *wt.Stream) (uint64, error) {
+	"reset-by-client": func(ctx context.Context, session *wt.Session, r *report) error {
+		return eachStream(ctx, session, func(stream *wt.Stream) error {
 			_, err := stream.Read(make([]byte, 1))
-			code, err := cancelled(err)
-			stream.CancelWrite(uint32(code))
-			return code, err
+			return errors.Join(r.note(err), stream.Close())
 		})
 	},
-	"stop": func(ctx context.Context, session *wt.Session, r *report) error {
-		return eachCode(ctx, session, r, func(stream *wt.Stream) (uint64, error) {
-			code, err := stopped(ctx, stream)
-			stream.CancelRead(uint32(code))
-			return code, err
+	"reset-by-server": func(ctx context.Context, session *wt.Session, _ *report) error {
+		codes := streamCodes
+		return eachStream(ctx, session, func(stream *wt.Stream) error {
+			if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+				return err
+			}
+			stream.CancelWrite(uint32(codes[0]))
+			codes = codes[1:]
+			return nil
+		})
+	},
+	"stop-by-client": func(ctx context.Context, session *wt.Session, r *report) error {
+		return eachStream(ctx, session, func(stream *wt.Stream) error {
+			select {
+			case <-stream.Context().Done():
+			case <-ctx.Done():
+			}
+			_, err := stream.Write([]byte{0})
+			if errors.Is(err, wt.ErrSessionClosed) {
+				return nil // nothing was stopped
+			}
+			return errors.Join(r.note(err), say(ctx, session, "seen"))
+		})
+	},
+	"stop-by-server": func(ctx context.Context, session *wt.Session, _ *report) error {
+		codes := streamCodes
+		return eachStream(ctx, session, func(stream *wt.Stream) error {
+			if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+				return err
+			}
+			stream.CancelRead(uint32(codes[0]))
+			codes = codes[1:]
+			return stream.Close()
 		})
 	},
 	"close-by-server": func(_ context.Context, session *wt.Session, _ *report) error {
@@ -215,14 +242,18 @@ func echoOne(ctx context.Context, session *wt.Session) error {
 	return sendBack(stream)
 }
 
-// eachCode accepts a stream for each code, echoes a byte, and notes the code
-// that f returns.
-func eachCode(ctx context.Context, session *wt.Session, r *report, f func(*wt.Stream) (uint64, error)) error {
+// eachStream accepts a stream for each code, echoes a byte on it, and calls f. The
+// client may have fewer.
+func eachStream(ctx context.Context, session *wt.Session, f func(*wt.Stream) error) error {
 	for range streamCodes {
 		stream, err := session.AcceptStream(ctx)
+		if errors.Is(err, wt.ErrSessionClosed) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
+		_ = stream.SetDeadline(time.Now().Add(caseTimeout))
 		b := make([]byte, 1)
 		if _, err := io.ReadFull(stream, b); err != nil {
 			return err
@@ -230,32 +261,20 @@ func eachCode(ctx context.Context, session *wt.Session, r *report, f func(*wt.St
 		if _, err := stream.Write(b); err != nil {
 			return err
 		}
-		code, err := f(stream)
-		if err != nil {
+		if err := f(stream); err != nil {
 			return err
 		}
-		r.Codes = append(r.Codes, code)
 	}
 	return nil
 }
 
-// cancelled returns the application's code of an error that a reset or a stop of
-// the peer is.
-func cancelled(err error) (uint64, error) {
+// note adds the application's code of an error that a reset or a stop of the peer
+// is.
+func (r *report) note(err error) error {
 	var stream *wt.StreamError
 	if !errors.As(err, &stream) || !stream.Remote || !stream.IsApplication() {
-		return 0, errors.New("no reset with an application's code: " + fmt.Sprint(err))
+		return errors.New("no reset with an application's code: " + fmt.Sprint(err))
 	}
-	return uint64(stream.Code), nil
-}
-
-// stopped waits until the peer stops the stream, and returns the code.
-func stopped(ctx context.Context, stream *wt.Stream) (uint64, error) {
-	select {
-	case <-stream.Context().Done():
-	case <-ctx.Done():
-		return 0, errors.New("the stream was not stopped")
-	}
-	_, err := stream.Write([]byte{0})
-	return cancelled(err)
+	r.Codes = append(r.Codes, int64(stream.Code))
+	return nil
 }

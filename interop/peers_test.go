@@ -62,8 +62,10 @@ var peers = []peer{
 			"subprotocol": {absent, headersOnly, func(client, server report) error {
 				return errors.Join(want("client's subprotocol", "", client.Subprotocol), want("server's subprotocol", chosen, server.Subprotocol))
 			}},
-			"reset": {byHand, wireCodes, nil},
-			"stop":  {byHand, wireCodes, nil},
+			"reset-by-client": {byHand, wireCodes, nil},
+			"reset-by-server": {byHand, wireCodes, nil},
+			"stop-by-client":  {byHand, wireCodes, nil},
+			"stop-by-server":  {byHand, wireCodes, nil},
 			"close-by-client": {absent, noCapsule, func(_, server report) error {
 				return want("end", closed{"connection", clientCode, clientReason}, server.Closed)
 			}},
@@ -71,9 +73,11 @@ var peers = []peer{
 			"drain-by-client": {absent, fmt.Sprintf(noDrain, "wtransport"), undrained},
 		},
 		server: map[string]lack{
-			"subprotocol": {byHand, headersOnly, nil},
-			"reset":       {byHand, wireCodes, nil},
-			"stop":        {byHand, wireCodes, nil},
+			"subprotocol":     {byHand, headersOnly, nil},
+			"reset-by-client": {byHand, wireCodes, nil},
+			"reset-by-server": {byHand, wireCodes, nil},
+			"stop-by-client":  {byHand, wireCodes, nil},
+			"stop-by-server":  {byHand, wireCodes, nil},
 			"close-by-server": {absent, noCapsule, func(client, _ report) error {
 				return want("end", closed{"connection", serverCode, serverReason}, client.Closed)
 			}},
@@ -83,14 +87,31 @@ var peers = []peer{
 	},
 	aioquic("aioquic", "requirements.txt"),
 	aioquic("aioquic-1.3", "requirements-1.3.txt"),
+	browser("chromium", "chromium", nil),
+	browser("firefox", "firefox-esr", map[string]lack{
+		"subprotocol": {absent, noOffer, func(client, server report) error {
+			return errors.Join(want("client's subprotocol", "", client.Subprotocol), want("server's subprotocol", "", server.Subprotocol))
+		}},
+		"reset-by-server": {absent, noResetCode, func(client, _ report) error {
+			return wantCodes([]int64{-1, -1, -1, -1, -1, -1}, client)
+		}},
+		"stop-by-client": {absent, noStop, func(_, server report) error {
+			return wantCodes(nil, server)
+		}},
+		"stop-by-server": {"to 255", noLongCode, func(client, _ report) error {
+			return wantCodes([]int64{0, 29, 30, 255, 0, 0}, client)
+		}},
+	}),
 }
 
 // aioquic is a version of aioquic.
 func aioquic(name, requirements string) peer {
 	lacks := map[string]lack{
 		"subprotocol":     {byHand, onlyFields, nil},
-		"reset":           {byHand, rawCodes, nil},
-		"stop":            {byHand, rawCodes, nil},
+		"reset-by-client": {byHand, rawCodes, nil},
+		"reset-by-server": {byHand, rawCodes, nil},
+		"stop-by-client":  {byHand, rawCodes, nil},
+		"stop-by-server":  {byHand, rawCodes, nil},
 		"close-by-client": {byHand, rawCapsules, nil},
 		"close-by-server": {byHand, rawCapsules, nil},
 		"drain-by-server": {byHand, rawCapsules, nil},
@@ -110,6 +131,42 @@ func aioquic(name, requirements string) peer {
 		draft:  wt.Draft02,
 		client: client,
 		server: server,
+	}
+}
+
+// What a page in a browser is not told or cannot say.
+const (
+	pageStatus  = "A page learns that its request was rejected, not with which status."
+	pageDrain   = "A page cannot ask for it, and neither browser has the property draining yet. The session goes on until it is closed."
+	shortCodes  = "Both browsers bound the codes that a page gives to 8 bits, as draft-02 did: 256 arrives as 255."
+	noOffer     = "Firefox has no subprotocols: it offers none."
+	noResetCode = "Firefox fails a page's read with an error that holds no code."
+	noLongCode  = "Firefox tells a page of codes up to 255 alone: 256 arrives as 0."
+	noStop      = "Firefox sends no STOP_SENDING when a page cancels its reading."
+)
+
+// browser is a browser, which has a client alone.
+func browser(name, program string, lacks map[string]lack) peer {
+	client := map[string]lack{
+		"reject": {absent, pageStatus, func(client, _ report) error {
+			return want("status", -1, client.Status) // rejected
+		}},
+		"reset-by-client": {"to 255", shortCodes, func(_, server report) error {
+			return wantCodes([]int64{0, 29, 30, 255, 255, 255}, server)
+		}},
+		"stop-by-client": {"to 255", shortCodes, func(_, server report) error {
+			return wantCodes([]int64{0, 29, 30, 255, 255, 255}, server)
+		}},
+		"drain-by-server": {absent, pageDrain, undrained},
+		"drain-by-client": {absent, pageDrain, undrained},
+	}
+	maps.Copy(client, lacks)
+	return peer{
+		name:   name,
+		folder: "browsers",
+		build:  buildBrowser(name, program),
+		draft:  wt.Draft02,
+		client: client,
 	}
 }
 

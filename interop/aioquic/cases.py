@@ -68,10 +68,8 @@ async def client_side(session, report):
                 report.count += 1
         case "datagrams":
             report.count = await exchange_datagrams(session)
-        case "reset":
-            await cancel_each(session, report, reset=True)
-        case "stop":
-            await cancel_each(session, report, reset=False)
+        case "reset-by-client" | "reset-by-server" | "stop-by-client" | "stop-by-server":
+            await each_opened(session, report)
         case "close-by-server":
             await ask(session)
             report.closed = await session.ended
@@ -93,10 +91,8 @@ async def server_side(session, report):
         case "server-streams":
             report.count = await many_streams(session)
             session.close_session(0, "")
-        case "reset":
-            await cancelled_each(session, report, reset=True)
-        case "stop":
-            await cancelled_each(session, report, reset=False)
+        case "reset-by-client" | "reset-by-server" | "stop-by-client" | "stop-by-server":
+            await each_accepted(session, report)
         case "close-by-server":
             await session.until_ended(session.uni)
             session.close_session(SERVER_CODE, SERVER_REASON)
@@ -202,34 +198,47 @@ async def exchange_datagrams(session):
     return count
 
 
-async def cancel_each(session, report, reset):
-    """Opens a stream for each code, has a byte echoed, and cancels: the sending
-    side with reset, else the receiving one. Notes the code that comes back."""
+async def each_opened(session, report):
+    """The client's part of a case about codes: opens a stream for each, has a byte
+    echoed on it, and cancels it or waits until the server does."""
     for code in STREAM_CODES:
         stream = session.open()
         stream.write(b"\x01")
         await stream.reader.readexactly(1)
-        if reset:
-            stream.reset(wire_code(code))
-            report.codes.append(await reset_code(stream))
-        else:
-            stream.stop(wire_code(code))
-            report.codes.append(await stream.stopped)
+        match report.case:
+            case "reset-by-client":
+                stream.reset(wire_code(code))
+                await stream.reader.read()
+            case "reset-by-server":
+                stream.write(b"\x02")
+                report.codes.append(await reset_code(stream))
+            case "stop-by-client":
+                stream.stop(wire_code(code))
+                await session.until_ended(session.uni)  # the server has seen it
+            case "stop-by-server":
+                stream.write(b"\x02")
+                report.codes.append(await stream.stopped)
 
 
-async def cancelled_each(session, report, reset):
-    """Accepts a stream for each code, echoes a byte, waits until the other side
-    cancels, notes its code, and cancels in return."""
-    for _ in STREAM_CODES:
+async def each_accepted(session, report):
+    """The server's part of a case about codes."""
+    for code in STREAM_CODES:
         stream = await session.until_ended(session.bidi)
         stream.write(await stream.reader.readexactly(1))
-        if reset:
-            code = await reset_code(stream)
-            stream.reset(code)
-        else:
-            code = await stream.stopped
-            stream.stop(code)
-        report.codes.append(code)
+        match report.case:
+            case "reset-by-client":
+                report.codes.append(await reset_code(stream))
+                stream.write(b"", end=True)
+            case "reset-by-server":
+                await stream.reader.readexactly(1)
+                stream.reset(wire_code(code))
+            case "stop-by-client":
+                report.codes.append(await stream.stopped)
+                session.open(uni=True).write(b"seen", end=True)
+            case "stop-by-server":
+                await stream.reader.readexactly(1)
+                stream.stop(wire_code(code))
+                stream.write(b"", end=True)
 
 
 async def reset_code(stream):

@@ -127,16 +127,32 @@ func clientSide(ctx context.Context, session *webtransport.Session, r *report) (
 	case "datagrams":
 		r.Count, err = exchangeDatagrams(ctx, session)
 		return err
-	case "reset":
-		return eachCode(ctx, session, r, func(stream *webtransport.Stream, code streamError) (streamError, error) {
+	case "reset-by-client":
+		return eachOpened(ctx, session, func(stream *webtransport.Stream, code streamError) error {
 			stream.CancelWrite(code)
-			_, err := stream.Read(make([]byte, 1))
-			return reset(err)
+			_, err := io.ReadAll(stream)
+			return err
 		})
-	case "stop":
-		return eachCode(ctx, session, r, func(stream *webtransport.Stream, code streamError) (streamError, error) {
+	case "reset-by-server":
+		return eachOpened(ctx, session, func(stream *webtransport.Stream, _ streamError) error {
+			if _, err := stream.Write([]byte{2}); err != nil {
+				return err
+			}
+			_, err := stream.Read(make([]byte, 1))
+			return r.note(err)
+		})
+	case "stop-by-client":
+		return eachOpened(ctx, session, func(stream *webtransport.Stream, code streamError) error {
 			stream.CancelRead(code)
-			return stopped(ctx, stream)
+			_, err := session.AcceptUniStream(ctx) // the server has seen it
+			return err
+		})
+	case "stop-by-server":
+		return eachOpened(ctx, session, func(stream *webtransport.Stream, _ streamError) error {
+			if _, err := stream.Write([]byte{2}); err != nil {
+				return err
+			}
+			return r.note(stopped(ctx, stream))
 		})
 	case "close-by-server":
 		_, err := session.AcceptStream(ctx)
@@ -168,9 +184,8 @@ func exchangeDatagrams(ctx context.Context, session *webtransport.Session) (int,
 	return count, nil
 }
 
-// eachCode opens a stream for each code, has a byte echoed, and notes the code
-// that f returns.
-func eachCode(ctx context.Context, session *webtransport.Session, r *report, f func(*webtransport.Stream, streamError) (streamError, error)) error {
+// eachOpened opens a stream for each code, has a byte echoed on it, and calls f.
+func eachOpened(ctx context.Context, session *webtransport.Session, f func(*webtransport.Stream, streamError) error) error {
 	for _, code := range streamCodes() {
 		stream, err := session.OpenStreamSync(ctx)
 		if err != nil {
@@ -182,11 +197,9 @@ func eachCode(ctx context.Context, session *webtransport.Session, r *report, f f
 		if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
 			return err
 		}
-		got, err := f(stream, code)
-		if err != nil {
+		if err := f(stream, code); err != nil {
 			return fmt.Errorf("code %d: %w", code, err)
 		}
-		r.Codes = append(r.Codes, got)
 	}
 	return nil
 }

@@ -87,18 +87,33 @@ func serverSide(ctx context.Context, session *webtransport.Session, r *report) (
 	case "server-streams":
 		r.Count, err = manyStreams(ctx, session)
 		return errors.Join(err, session.CloseWithError(0, ""))
-	case "reset":
-		return eachAccepted(ctx, session, r, func(stream *webtransport.Stream) (streamError, error) {
+	case "reset-by-client":
+		return eachAccepted(ctx, session, func(stream *webtransport.Stream, _ streamError) error {
 			_, err := stream.Read(make([]byte, 1))
-			code, err := reset(err)
-			stream.CancelWrite(code)
-			return code, err
+			return errors.Join(r.note(err), stream.Close())
 		})
-	case "stop":
-		return eachAccepted(ctx, session, r, func(stream *webtransport.Stream) (streamError, error) {
-			code, err := stopped(ctx, stream)
+	case "reset-by-server":
+		return eachAccepted(ctx, session, func(stream *webtransport.Stream, code streamError) error {
+			if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+				return err
+			}
+			stream.CancelWrite(code)
+			return nil
+		})
+	case "stop-by-client":
+		return eachAccepted(ctx, session, func(stream *webtransport.Stream, _ streamError) error {
+			if err := r.note(stopped(ctx, stream)); err != nil {
+				return err
+			}
+			return say(ctx, session, "seen")
+		})
+	case "stop-by-server":
+		return eachAccepted(ctx, session, func(stream *webtransport.Stream, code streamError) error {
+			if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+				return err
+			}
 			stream.CancelRead(code)
-			return code, err
+			return stream.Close()
 		})
 	case "drain-by-server":
 		if _, err := session.AcceptUniStream(ctx); err != nil {
@@ -117,10 +132,9 @@ func serverSide(ctx context.Context, session *webtransport.Session, r *report) (
 	}
 }
 
-// eachAccepted accepts a stream for each code, echoes a byte, and notes the code
-// that f returns.
-func eachAccepted(ctx context.Context, session *webtransport.Session, r *report, f func(*webtransport.Stream) (streamError, error)) error {
-	for range streamCodes() {
+// eachAccepted accepts a stream for each code, echoes a byte on it, and calls f.
+func eachAccepted(ctx context.Context, session *webtransport.Session, f func(*webtransport.Stream, streamError) error) error {
+	for _, code := range streamCodes() {
 		stream, err := session.AcceptStream(ctx)
 		if err != nil {
 			return err
@@ -132,11 +146,9 @@ func eachAccepted(ctx context.Context, session *webtransport.Session, r *report,
 		if _, err := stream.Write(b); err != nil {
 			return err
 		}
-		code, err := f(stream)
-		if err != nil {
+		if err := f(stream, code); err != nil {
 			return err
 		}
-		r.Codes = append(r.Codes, code)
 	}
 	return nil
 }

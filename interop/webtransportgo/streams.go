@@ -161,22 +161,36 @@ func manyStreams(ctx context.Context, session *webtransport.Session) (int, error
 	return streamCount, nil
 }
 
-// reset returns the code of an error that a reset or a stop of the other side is.
-func reset(err error) (streamError, error) {
-	var cancelled *webtransport.StreamError
-	if !errors.As(err, &cancelled) || !cancelled.Remote {
-		return 0, fmt.Errorf("no reset by the other side: %v", err)
+// say sends a text on a stream of its own.
+func say(ctx context.Context, session *webtransport.Session, text string) error {
+	stream, err := session.OpenUniStreamSync(ctx)
+	if err != nil {
+		return err
 	}
-	return cancelled.ErrorCode, nil
+	if _, err := io.WriteString(stream, text); err != nil {
+		return err
+	}
+	return stream.Close()
 }
 
-// stopped waits until the other side stops the stream, and returns the code.
-func stopped(ctx context.Context, stream *webtransport.Stream) (streamError, error) {
+// note adds the code of an error that a reset or a stop of the other side is.
+func (r *report) note(err error) error {
+	var cancelled *webtransport.StreamError
+	if !errors.As(err, &cancelled) || !cancelled.Remote {
+		return fmt.Errorf("no reset by the other side: %v", err)
+	}
+	r.Codes = append(r.Codes, cancelled.ErrorCode)
+	return nil
+}
+
+// stopped waits until the other side stops the stream, and returns the error that
+// a write then has.
+func stopped(ctx context.Context, stream *webtransport.Stream) error {
 	select {
 	case <-stream.Context().Done():
 	case <-ctx.Done():
-		return 0, errors.New("the stream was not stopped")
+		return errors.New("the stream was not stopped")
 	}
 	_, err := stream.Write([]byte{0})
-	return reset(err)
+	return err
 }

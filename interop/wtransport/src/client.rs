@@ -8,7 +8,7 @@ use wtransport::error::ConnectingError;
 use wtransport::tls::Sha256Digest;
 use wtransport::{ClientConfig, Connection, Endpoint, VarInt};
 
-use crate::streams::{cancel_each, echo, echo_one, exchange, exchange_uni, many_streams};
+use crate::streams::{each_opened, echo, echo_one, exchange, exchange_uni, many_streams};
 use crate::{
     CASE_TIMEOUT, CLIENT_CODE, CLIENT_REASON, DATAGRAM_TIMEOUT, DATAGRAMS, MEGABYTE, OFFERED,
     Report, Result, TEXT_UP, TURNOVER, end_of, hello,
@@ -102,8 +102,9 @@ async fn client_side(connection: &Connection, report: &mut Report) -> Result<()>
             }
             Ok(())
         }
-        "reset" => cancel_each(connection, report, true).await,
-        "stop" => cancel_each(connection, report, false).await,
+        "reset-by-client" | "reset-by-server" | "stop-by-client" | "stop-by-server" => {
+            each_opened(connection, report).await
+        }
         "close-by-server" => {
             report.closed = end_of(
                 &connection

@@ -10,7 +10,7 @@ use wtransport::endpoint::IncomingSession;
 use wtransport::quinn::VarInt as QuicVarInt;
 use wtransport::{Connection, Endpoint, Identity, ServerConfig, VarInt};
 
-use crate::streams::{ask_echo, cancelled_each, echo, echo_one, many_streams};
+use crate::streams::{ask_echo, each_accepted, echo, echo_one, many_streams};
 use crate::{
     CASE_TIMEOUT, CHOSEN, Report, Result, SERVER_CODE, SERVER_REASON, STREAM_COUNT, TEXT_DOWN,
     end_of, hello,
@@ -100,8 +100,9 @@ async fn server_side(connection: &Connection, report: &mut Report) -> Result<()>
             report.count = many_streams(connection).await?;
             connection.close(VarInt::from_u32(0), b"");
         }
-        "reset" => cancelled_each(connection, report, true).await?,
-        "stop" => cancelled_each(connection, report, false).await?,
+        "reset-by-client" | "reset-by-server" | "stop-by-client" | "stop-by-server" => {
+            each_accepted(connection, report).await?;
+        }
         "drain-by-server" => {
             connection.accept_uni().await?;
             // There is no way to ask for it: the session ends unasked.

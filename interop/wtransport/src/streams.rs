@@ -125,47 +125,69 @@ pub async fn many_streams(connection: &Connection) -> Result<usize> {
     Ok(STREAM_COUNT)
 }
 
-/// Opens a stream for each code, has a byte echoed, and cancels: the sending side
-/// with `reset`, else the receiving one. Notes the code that comes back.
-pub async fn cancel_each(connection: &Connection, report: &mut Report, reset: bool) -> Result<()> {
+/// Says something on a stream of its own.
+pub async fn say(connection: &Connection, text: &[u8]) -> Result<()> {
+    let mut send = connection.open_uni().await?.await?;
+    send.write_all(text).await?;
+    Ok(send.finish().await?)
+}
+
+/// The client's part of a case about codes: opens a stream for each, has a byte
+/// echoed on it, and cancels it or waits until the server does.
+pub async fn each_opened(connection: &Connection, report: &mut Report) -> Result<()> {
     for code in STREAM_CODES {
         let (mut send, mut receive) = connection.open_bi().await?.await?;
         let mut b = [1];
         send.write_all(&b).await?;
         receive.read_exact(&mut b).await?;
-        report.codes.push(if reset {
-            send.reset(wire_code(code))?;
-            reset_code(&mut receive).await?
-        } else {
-            receive.stop(wire_code(code));
-            stop_code(&mut send).await?
-        });
+        match report.case.as_str() {
+            "reset-by-client" => {
+                send.reset(wire_code(code))?;
+                receive.read_to_end(&mut Vec::new()).await?;
+            }
+            "reset-by-server" => {
+                send.write_all(&[2]).await?;
+                report.codes.push(reset_code(&mut receive).await?);
+            }
+            "stop-by-client" => {
+                receive.stop(wire_code(code));
+                connection.accept_uni().await?; // the server has seen it
+            }
+            _ => {
+                send.write_all(&[2]).await?;
+                report.codes.push(stop_code(&mut send).await?);
+            }
+        }
     }
     Ok(())
 }
 
-/// Accepts a stream for each code, echoes a byte, waits until the other side
-/// cancels, notes its code, and cancels in return.
-pub async fn cancelled_each(
-    connection: &Connection,
-    report: &mut Report,
-    reset: bool,
-) -> Result<()> {
-    for _ in STREAM_CODES {
+/// The server's part of a case about codes.
+pub async fn each_accepted(connection: &Connection, report: &mut Report) -> Result<()> {
+    for code in STREAM_CODES {
         let (mut send, mut receive) = connection.accept_bi().await?;
         let mut b = [0];
         receive.read_exact(&mut b).await?;
         send.write_all(&b).await?;
-        let code = if reset {
-            let code = reset_code(&mut receive).await?;
-            send.reset(VarInt::try_from_u64(code)?)?;
-            code
-        } else {
-            let code = stop_code(&mut send).await?;
-            receive.stop(VarInt::try_from_u64(code)?);
-            code
-        };
-        report.codes.push(code);
+        match report.case.as_str() {
+            "reset-by-client" => {
+                report.codes.push(reset_code(&mut receive).await?);
+                send.finish().await?;
+            }
+            "reset-by-server" => {
+                receive.read_exact(&mut b).await?;
+                send.reset(wire_code(code))?;
+            }
+            "stop-by-client" => {
+                report.codes.push(stop_code(&mut send).await?);
+                say(connection, b"seen").await?;
+            }
+            _ => {
+                receive.read_exact(&mut b).await?;
+                receive.stop(wire_code(code));
+                send.finish().await?;
+            }
+        }
     }
     Ok(())
 }
