@@ -1,5 +1,5 @@
-# make test is all that a fresh machine with Go and Node needs: it installs the
-# rest. make help lists the targets.
+# make test is all that a fresh machine with Go, Node, Rust and Python needs: it
+# installs the rest. make help lists the targets.
 
 GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
@@ -7,7 +7,7 @@ FUZZ    ?= 5m
 SOAK    ?= 20
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
-.PHONY: help run chat test test-go test-web test-browsers deps browsers lint build-web soak fuzz bench
+.PHONY: help run chat test test-go interop test-web test-browsers deps browsers lint build-web soak fuzz bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,8 +20,11 @@ chat: ## run the chat
 
 test: deps browsers test-go test-web test-browsers ## install what is needed, and pass every test
 
-test-go: ## Go, under the race detector, with checks for leaks
-	$(GO) test -race ./...
+test-go: deps browsers ## Go, under the race detector, with checks for leaks, and wt/ beside its peers
+	$(GO) test -race -timeout=30m ./...
+
+interop: deps browsers ## wt/ beside its peers; writes the tables of docs/interop.md
+	$(GO) test -race -count=1 -timeout=30m ./interop -update
 
 test-web: deps ## the browser client: linter, types, tests, size, what is embedded
 	cd web/js && npm run check
