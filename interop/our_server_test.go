@@ -60,8 +60,9 @@ var serves = map[string]serveSide{
 			case <-ctx.Done():
 			}
 			_, err := stream.Write([]byte{0})
-			if errors.Is(err, wt.ErrSessionClosed) {
-				return nil // nothing was stopped
+			var ended *wt.StreamError
+			if errors.Is(err, wt.ErrSessionClosed) || errors.As(err, &ended) && !ended.IsApplication() {
+				return nil // it is the session's end that stops the stream
 			}
 			return errors.Join(r.note(err), say(ctx, session, "seen"))
 		})
