@@ -90,7 +90,9 @@ type Dialer struct {
 	// QUICConfig, or 1024, and less than 3 is an error.
 	MaxIncomingUniStreams int64
 	// MaxPendingStreams bounds the server's streams that wait for its answer. The
-	// default is 24; more are reset with WT_BUFFERED_STREAM_REJECTED.
+	// default is 256, because those that a server opens right behind its answer may
+	// be here before the answer has been read; more are reset with
+	// WT_BUFFERED_STREAM_REJECTED.
 	MaxPendingStreams int
 	// MaxPendingDatagrams bounds the server's datagrams that wait for its answer.
 	// The default is 16; more are dropped.
@@ -315,12 +317,14 @@ func (p *plan) transport() (*quic.Transport, func() error, error) {
 	return transport, func() error { return errors.Join(transport.Close(), packets.Close()) }, nil
 }
 
+const defaultDialerPendingStreams = 256
+
 // limits checks the limits of the dialer and fills in the defaults.
 func (d *Dialer) limits() (limits, error) {
 	var errs []error
 	bounds := limits{
 		maxSessions:         1,
-		maxPendingStreams:   orDefault(&errs, "MaxPendingStreams", d.MaxPendingStreams, defaultPendingStreams),
+		maxPendingStreams:   orDefault(&errs, "MaxPendingStreams", d.MaxPendingStreams, defaultDialerPendingStreams),
 		maxPendingDatagrams: orDefault(&errs, "MaxPendingDatagrams", d.MaxPendingDatagrams, defaultPendingDatagrams),
 		maxQueuedDatagrams:  orDefault(&errs, "MaxQueuedDatagrams", d.MaxQueuedDatagrams, defaultQueuedDatagrams),
 		maxDatagramAge:      orDefault(&errs, "MaxDatagramAge", d.MaxDatagramAge, 0),

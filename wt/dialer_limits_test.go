@@ -88,7 +88,7 @@ func TestDialerPending(t *testing.T) {
 		dialer             wt.Dialer
 		streams, datagrams int
 	}{
-		"default": {wt.Dialer{}, 24, 16},
+		"default": {wt.Dialer{}, 256, 16},
 		"fields":  {wt.Dialer{MaxPendingStreams: 2, MaxPendingDatagrams: 3}, 2, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
