@@ -80,7 +80,11 @@ var tries = map[string]clientSide{
 	"stop-by-client": func(ctx context.Context, session *wt.Session, _ *report) error {
 		return eachOpened(ctx, session, func(stream *wt.Stream, code uint32) error {
 			stream.CancelRead(code)
-			_, err := session.AcceptUniStream(ctx) // the server has seen it
+			seen, err := session.AcceptUniStream(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = io.ReadAll(seen)
 			return err
 		})
 	},

@@ -214,7 +214,8 @@ async def each_opened(session, report):
                 report.codes.append(await reset_code(stream))
             case "stop-by-client":
                 stream.stop(wire_code(code))
-                await session.until_ended(session.uni)  # the server has seen it
+                seen = await session.until_ended(session.uni)
+                await seen.reader.read()
             case "stop-by-server":
                 stream.write(b"\x02")
                 report.codes.append(await stream.stopped)

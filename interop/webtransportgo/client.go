@@ -144,7 +144,11 @@ func clientSide(ctx context.Context, session *webtransport.Session, r *report) (
 	case "stop-by-client":
 		return eachOpened(ctx, session, func(stream *webtransport.Stream, code streamError) error {
 			stream.CancelRead(code)
-			_, err := session.AcceptUniStream(ctx) // the server has seen it
+			seen, err := session.AcceptUniStream(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = io.ReadAll(seen)
 			return err
 		})
 	case "stop-by-server":

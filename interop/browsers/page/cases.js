@@ -133,7 +133,7 @@ const sides = {
     await eachOpened(transport, async ({ readable, code }) => {
       readable.cancel(cancelled(code)).catch(() => {});
       // The server says on a stream that it has seen it. What it saw is compared.
-      const seen = next(transport.incomingUnidirectionalStreams).then(() => true);
+      const seen = next(transport.incomingUnidirectionalStreams).then(readAll);
       seen.catch(() => {});
       return Promise.race([seen, delay(SEEN_MS).then(() => late)]);
     });

@@ -151,7 +151,8 @@ pub async fn each_opened(connection: &Connection, report: &mut Report) -> Result
             }
             "stop-by-client" => {
                 receive.stop(wire_code(code));
-                connection.accept_uni().await?; // the server has seen it
+                let mut seen = connection.accept_uni().await?;
+                seen.read_to_end(&mut Vec::new()).await?;
             }
             _ => {
                 send.write_all(&[2]).await?;
