@@ -165,7 +165,8 @@ func (c *conn) lookForStops() {
 // rouser puts the quiet ones of a server's connections to sleep and wakes those
 // that got packets. One goroutine does it for all.
 type rouser struct {
-	done chan struct{}
+	done  chan struct{}
+	first chan struct{} // a token when there is a connection again after there was none
 
 	// Guarded by mu.
 	mu    sync.Mutex
@@ -180,13 +181,21 @@ type heartbeat struct {
 }
 
 func newRouser() *rouser {
-	return &rouser{done: make(chan struct{}), conns: make(map[*conn]*heartbeat)}
+	return &rouser{
+		done:  make(chan struct{}),
+		first: make(chan struct{}, 1),
+		conns: make(map[*conn]*heartbeat),
+	}
 }
 
 func (r *rouser) add(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conns[c] = &heartbeat{}
+	select {
+	case r.first <- struct{}{}:
+	default:
+	}
 }
 
 func (r *rouser) remove(c *conn) {
@@ -198,7 +207,8 @@ func (r *rouser) remove(c *conn) {
 // stop lets run return.
 func (r *rouser) stop() { close(r.done) }
 
-// run looks after the connections until stop.
+// run looks after the connections until stop. While there are none it does
+// nothing at all.
 func (r *rouser) run() {
 	ticker := time.NewTicker(rousePeriod)
 	defer ticker.Stop()
@@ -207,12 +217,22 @@ func (r *rouser) run() {
 		case <-r.done:
 			return
 		case <-ticker.C:
-			r.look()
 		}
+		if r.look() > 0 {
+			continue
+		}
+		ticker.Stop()
+		select {
+		case <-r.done:
+			return
+		case <-r.first:
+		}
+		ticker.Reset(rousePeriod)
 	}
 }
 
-func (r *rouser) look() {
+// look is one period's work. It returns how many connections there are.
+func (r *rouser) look() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for c, h := range r.conns {
@@ -234,4 +254,5 @@ func (r *rouser) look() {
 			c.sleep()
 		}
 	}
+	return len(r.conns)
 }
