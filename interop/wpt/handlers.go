@@ -120,7 +120,7 @@ func run(ctx context.Context, session *wt.Session, opened *wt.Stream, on callbac
 }
 
 // acceptAndOpen accepts the request and opens a stream, which the client sees at
-// once.
+// once. The session is nil only if it was not accepted.
 func acceptAndOpen(ctx context.Context, r *wt.Request) (*wt.Session, *wt.Stream, error) {
 	session, err := r.Accept(nil)
 	if err != nil {
@@ -128,7 +128,7 @@ func acceptAndOpen(ctx context.Context, r *wt.Request) (*wt.Session, *wt.Stream,
 	}
 	stream, err := session.OpenStream(ctx)
 	if err != nil {
-		return nil, nil, err
+		return session, nil, err
 	}
 	_, err = stream.Write(nil) // the header alone
 	return session, stream, err
@@ -250,8 +250,11 @@ func (h *handlers) clientClose(ctx context.Context, r *wt.Request) error {
 		})
 	}
 	session, opened, err := acceptAndOpen(ctx, r)
-	if err != nil {
+	if session == nil {
 		return err
+	}
+	if err != nil {
+		opened = nil // the client has ended the session already
 	}
 	err = run(ctx, session, opened, callbacks{stream: func(receive receiver, _ sender) error {
 		_, err := io.Copy(io.Discard, receive)
@@ -265,7 +268,7 @@ func (h *handlers) clientClose(ctx context.Context, r *wt.Request) error {
 		return err
 	}})
 	var ended *wt.SessionError
-	if !errors.As(err, &ended) {
+	if !errors.As(context.Cause(session.Context()), &ended) {
 		return err
 	}
 	info := map[string]any{"abruptly": false, "close_info": nil}

@@ -224,6 +224,7 @@ func query(t *testing.T, dialer *wt.Dialer, url string) map[string]any {
 	if err := json.Unmarshal(readUni(t, session), &got); err != nil {
 		t.Fatal(err)
 	}
+	_ = session.Close()
 	return got
 }
 
@@ -308,9 +309,7 @@ func TestServerCloses(t *testing.T) {
 		"server-connection-close.py": wt.ViaConnection,
 	} {
 		session := dial(t, dialer, url+name)
-		if _, err := acceptStream(t, session).Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
+		_, _ = acceptStream(t, session).Write([]byte("x")) // the end may be faster than its return
 		if got := ended(t, session); got.Via != via {
 			t.Errorf("%s: %v, via %v", name, got, got.Via)
 		}
@@ -321,9 +320,7 @@ func TestAbortStream(t *testing.T) {
 	url, dialer := serveHandlers(t)
 	session := dial(t, dialer, url+"abort-stream-from-server.py?code=91146396643682")
 	stream := openStream(t, session)
-	if _, err := stream.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
+	_, _ = stream.Write([]byte("x")) // the stop may be faster than its return
 	_, err := stream.Read(make([]byte, 1))
 	var reset *wt.StreamError
 	if !errors.As(err, &reset) || !reset.Remote || reset.Code != 1<<32-1 {
@@ -335,9 +332,7 @@ func TestAbortStream(t *testing.T) {
 		t.Errorf("write: %v", err)
 	}
 	uni := openUniStream(t, session)
-	if _, err := uni.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
+	_, _ = uni.Write([]byte("x")) // the stop may be faster than its return
 	<-uni.Context().Done()
 	_, err = uni.Write([]byte("x"))
 	if !errors.As(err, &reset) || reset.Code != 1<<32-1 {
