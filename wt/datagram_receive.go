@@ -258,6 +258,9 @@ func (r *datagramReceiver) pump(ctx context.Context) {
 // still flow.
 const datagramPeriod = 10 * time.Millisecond
 
+// lingerPeriods is how many periods the sender stays when nothing is sent.
+const lingerPeriods = 10
+
 // datagramWatch notices that an application has stopped sending or receiving
 // datagrams on a connection. It costs nothing while none flow.
 type datagramWatch struct {
@@ -271,6 +274,7 @@ type datagramWatch struct {
 	timer        *time.Timer
 	stopped      bool
 	turns, takes uint64 // at the last check
+	unsent       int    // periods in which nothing was sent
 }
 
 // watch has the connection checked a period from now, and then as long as
@@ -296,15 +300,19 @@ func (w *datagramWatch) check() {
 	w.mu.Lock()
 	sends, receives := turns != w.turns, takes != w.takes
 	w.turns, w.takes = turns, takes
+	if w.unsent++; sends {
+		w.unsent = 0
+	}
+	lingers := w.unsent < lingerPeriods
 	w.mu.Unlock()
-	if !sends {
+	if !lingers {
 		c.sender.rest()
 	}
 	if !receives && !c.receiver.leading.Load() {
 		c.startPump()
 	}
 	w.armed.Store(false)
-	if sends || receives || takes != c.receiver.takes.Load() {
+	if lingers || receives || takes != c.receiver.takes.Load() {
 		w.watch()
 	}
 }
