@@ -23,6 +23,7 @@ type limits struct {
 	maxOutgoingDatagramAge time.Duration // 0: none
 
 	maxHeaderBytes      int
+	maxSettingsBytes    int
 	maxSessionData      int64
 	maxStreams          int64
 	maxUniStreams       int64

@@ -93,7 +93,7 @@ func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first
 	}
 	switch typ {
 	case frameSettings:
-		if length > maxSettingsSize {
+		if length > uint64(c.limits.maxSettingsBytes) {
 			return connectionError(codeExcessiveLoad, "SETTINGS of %d bytes", length)
 		}
 		payload, err := frames.payload()
@@ -136,7 +136,7 @@ func (c *conn) handleControlFrame(frames *frameReader, typ, length uint64, first
 // frameID reads the payload of a frame that is one varint (RFC 9114 §7.1).
 func frameID(frames *frameReader, typ, length uint64) (uint64, error) {
 	switch {
-	case length > maxSettingsSize: // whoever reads it to its end would read long
+	case length > defaultSettingsBytes: // whoever reads it to its end would read long
 		return 0, connectionError(codeExcessiveLoad, "frame %#x of %d bytes", typ, length)
 	case length > 8:
 		return 0, connectionError(codeFrameError, "frame %#x of %d bytes", typ, length)

@@ -108,6 +108,9 @@ type Dialer struct {
 	// MaxHeaderBytes bounds the fields of an answer: encoded, and decoded with 32
 	// bytes a field more. The default is 16 KiB; with more the dial fails.
 	MaxHeaderBytes int
+	// MaxSettingsBytes bounds the payload of the server's SETTINGS. The default is 8
+	// KiB; more ends the connection with H3_EXCESSIVE_LOAD.
+	MaxSettingsBytes int
 	// StreamHeaderTimeout bounds how long a stream of the server may take to say
 	// what it is, and to wait for the answer. The default is 5 seconds.
 	StreamHeaderTimeout time.Duration
@@ -333,6 +336,7 @@ func (d *Dialer) limits() (limits, error) {
 		maxOutgoingDatagramAge: orDefault(&errs, "MaxOutgoingDatagramAge", d.MaxOutgoingDatagramAge, 0),
 
 		maxHeaderBytes:      orDefault(&errs, "MaxHeaderBytes", d.MaxHeaderBytes, defaultHeaderBytes),
+		maxSettingsBytes:    orDefault(&errs, "MaxSettingsBytes", d.MaxSettingsBytes, defaultSettingsBytes),
 		maxSessionData:      orDefault(&errs, "MaxSessionData", d.MaxSessionData, 0),
 		handshakeTimeout:    orDefault(&errs, "HandshakeTimeout", d.HandshakeTimeout, defaultHandshakeTimeout),
 		streamHeaderTimeout: orDefault(&errs, "StreamHeaderTimeout", d.StreamHeaderTimeout, defaultStreamHeaderTimeout),

@@ -170,6 +170,10 @@ func TestSettingsLimit(t *testing.T) {
 	p.control(frame(4, payload))
 	p.wantStatus(p.bidi(connectHead()), "200")
 	<-sessions
+
+	small := dialPeer(t, wt.ServerConfig{Handler: accepting(sessions), MaxSettingsBytes: 100})
+	small.unis(append(varints(0), varints(4, 101)...))
+	small.wantClosed(h3ExcessiveLoad)
 }
 
 // What a session has to say on a CONNECT stream that the peer does not read stays

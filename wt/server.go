@@ -140,6 +140,9 @@ type ServerConfig struct {
 	// MaxHeaderBytes bounds the fields of a request: encoded, and decoded with 32
 	// bytes a field more. The default is 16 KiB; more is answered with 431.
 	MaxHeaderBytes int
+	// MaxSettingsBytes bounds the payload of the client's SETTINGS. The default is 8
+	// KiB; more ends the connection with H3_EXCESSIVE_LOAD.
+	MaxSettingsBytes int
 	// HandshakeTimeout bounds how long a connection may have no request, first
 	// after its handshake and then after the last one has ended, and how long a
 	// request waits for the client's SETTINGS. The default is 10 seconds.
@@ -162,6 +165,7 @@ const (
 	defaultQueuedDatagrams     = 128
 	defaultOutgoingDatagrams   = 32
 	defaultHeaderBytes         = 16 << 10
+	defaultSettingsBytes       = 8 << 10
 	defaultHandshakeTimeout    = 10 * time.Second
 	defaultStreamHeaderTimeout = 5 * time.Second
 	defaultAnswerTimeout       = 30 * time.Second
@@ -238,6 +242,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		setDefault("MaxOutgoingDatagrams", &config.MaxOutgoingDatagrams, defaultOutgoingDatagrams),
 		setDefault("MaxOutgoingDatagramAge", &config.MaxOutgoingDatagramAge, 0),
 		setDefault("MaxHeaderBytes", &config.MaxHeaderBytes, defaultHeaderBytes),
+		setDefault("MaxSettingsBytes", &config.MaxSettingsBytes, defaultSettingsBytes),
 		setDefault("HandshakeTimeout", &config.HandshakeTimeout, defaultHandshakeTimeout),
 		setDefault("StreamHeaderTimeout", &config.StreamHeaderTimeout, defaultStreamHeaderTimeout),
 		setDefault("CloseTimeout", &config.CloseTimeout, defaultCloseTimeout),
@@ -267,6 +272,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 			maxOutgoingDatagramAge: config.MaxOutgoingDatagramAge,
 
 			maxHeaderBytes:      config.MaxHeaderBytes,
+			maxSettingsBytes:    config.MaxSettingsBytes,
 			maxSessionData:      config.MaxSessionData,
 			maxStreams:          config.MaxIncomingStreams,
 			maxUniStreams:       config.MaxIncomingUniStreams,

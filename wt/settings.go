@@ -23,9 +23,6 @@ const (
 	settingInitialMaxBidi    = 0x2b65
 )
 
-// maxSettingsSize bounds the payload of a SETTINGS frame, in bytes.
-const maxSettingsSize = 8 << 10
-
 // Draft is a family of drafts of WebTransport over HTTP/3 that share one
 // setting and one wire format. Families are ordered: a later one is greater.
 type Draft uint8
@@ -110,7 +107,7 @@ func appendSettings(b []byte, s settings) []byte {
 }
 
 // parseSettings parses the payload of a SETTINGS frame of at most
-// maxSettingsSize bytes (RFC 9114 §7.2.4). Unknown settings are ignored.
+// bounded length (RFC 9114 §7.2.4). Unknown settings are ignored.
 func parseSettings(b []byte) (settings, error) {
 	var s settings
 	seen := make(map[uint64]struct{})
