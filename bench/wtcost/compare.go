@@ -16,12 +16,6 @@ type comparison struct {
 	ratio interval
 }
 
-// String is a line for whoever watches.
-func (c comparison) String() string {
-	return fmt.Sprintf("%s, %s: %s %.2f, %s %.2f, ratio %.3f (%.3f–%.3f), %d pairs, %s", c.title, c.unit,
-		c.a, medianInterval(c.as).median, c.b, medianInterval(c.bs).median, c.ratio.median, c.ratio.low, c.ratio.high, c.ratio.n, c.said())
-}
-
 // said is the verdict.
 func (c comparison) said() string {
 	if c.limit > 0 {

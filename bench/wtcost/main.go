@@ -96,17 +96,12 @@ func run(ctx context.Context, o options, plans []plan) error {
 		}
 	}
 	printSetup(os.Stdout, o)
-	var all []comparison
 	for _, p := range plans {
 		results, err := compare(ctx, o, p)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		for _, r := range results {
-			fmt.Fprintln(os.Stderr, r)
-		}
-		all = append(all, results...)
+		printRows(os.Stdout, results)
 	}
-	printTable(os.Stdout, all)
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// printSetup names what the figures were taken with.
+// printSetup names what the figures were taken with, and begins their table.
 func printSetup(w io.Writer, o options) {
 	quic := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -23,6 +23,7 @@ func printSetup(w io.Writer, o options) {
 			}
 		}
 	}
+	defer fmt.Fprintln(w, "| what | unit | wt | beside | ratio | 95 % interval | pairs | target | verdict |\n|---|---|---|---|---|---|---|---|---|")
 	fmt.Fprintf(w, "%s: %s, %d cores, %s; %s; quic-go %s, webtransport-go %s; loopback, client and server processes of their own, %d to %d pairs, %d idle sessions.\n\n",
 		time.Now().UTC().Format("2 January 2006"), processor(), runtime.NumCPU(), kernel(), runtime.Version(), quic, webTransportVersions(o.webTransportGo), o.fewest, o.most, o.sessions)
 }
@@ -69,10 +70,9 @@ func kernel() string {
 	return "Linux " + strings.TrimSpace(string(b))
 }
 
-// printTable prints the comparisons.
-func printTable(w io.Writer, all []comparison) {
-	fmt.Fprintln(w, "| what | unit | wt | beside | ratio | 95 % interval | pairs | target | verdict |\n|---|---|---|---|---|---|---|---|---|")
-	for _, c := range all {
+// printRows prints the comparisons of a plan as rows of a table.
+func printRows(w io.Writer, comparisons []comparison) {
+	for _, c := range comparisons {
 		target := ""
 		switch {
 		case c.limit > 0:
