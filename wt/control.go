@@ -22,8 +22,8 @@ func (c *conn) start() error {
 	if err != nil {
 		return c.fail(connectionError(codeGeneralProtocolError, "no credit for a control stream"))
 	}
-	payload := appendSettings(nil, c.localSettings())
-	b := quicvarint.Append(nil, streamControl)
+	payload := appendSettings(make([]byte, 0, 96), c.localSettings())
+	b := quicvarint.Append(make([]byte, 0, 16+len(payload)), streamControl)
 	b = appendFrameHeader(b, frameSettings, uint64(len(payload)))
 	err = control.TryWriteAll(append(b, payload...))
 	if isTransportError(err) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/quic-go/qpack"
 )
@@ -225,8 +226,20 @@ func appendRequestHead(b []byte, head requestHead) ([]byte, error) {
 	return appendHeaders(b, fields, head.header)
 }
 
+// plainOK is the HEADERS frame that most sessions are accepted with.
+var plainOK = sync.OnceValue(func() []byte {
+	b, err := appendHeaders(nil, []qpack.HeaderField{{Name: ":status", Value: "200"}}, nil)
+	if err != nil {
+		panic(err) // it does not depend on anything
+	}
+	return b
+})
+
 // appendResponseHead appends the HEADERS frame of a response.
 func appendResponseHead(b []byte, status int, header http.Header) ([]byte, error) {
+	if status == http.StatusOK && len(header) == 0 {
+		return append(b, plainOK()...), nil
+	}
 	fields := []qpack.HeaderField{{Name: ":status", Value: strconv.Itoa(status)}}
 	return appendHeaders(b, fields, header)
 }

@@ -199,7 +199,7 @@ func (r *Request) accept(options *AcceptOptions) (*Session, error) {
 		return nil, fmt.Errorf("wt: subprotocol %q was not offered", o.Subprotocol)
 	}
 	header := o.Header.Clone()
-	if header == nil {
+	if header == nil && (o.Subprotocol != "" || r.Draft == Draft02) {
 		header = make(http.Header)
 	}
 	if o.Subprotocol != "" {

@@ -2,6 +2,7 @@ package wt
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/quic-go/quic-go/quicvarint"
 )
@@ -106,11 +107,14 @@ func appendSettings(b []byte, s settings) []byte {
 	return b
 }
 
-// parseSettings parses the payload of a SETTINGS frame of at most
-// bounded length (RFC 9114 §7.2.4). Unknown settings are ignored.
+// parseSettings parses the payload of a SETTINGS frame, whose length has been
+// checked (RFC 9114 §7.2.4). Unknown settings are ignored.
 func parseSettings(b []byte) (settings, error) {
 	var s settings
-	seen := make(map[uint64]struct{})
+	// Usually there are a few, and a map costs more than they do.
+	var few [16]uint64
+	count := 0
+	var many map[uint64]struct{}
 	for len(b) > 0 {
 		id, n, err := quicvarint.Parse(b)
 		if err != nil {
@@ -122,10 +126,19 @@ func parseSettings(b []byte) (settings, error) {
 			return settings{}, connectionError(codeFrameError, "SETTINGS cut within a value")
 		}
 		b = b[n:]
-		if _, double := seen[id]; double {
+		_, double := many[id]
+		if double || slices.Contains(few[:min(count, len(few))], id) {
 			return settings{}, connectionError(codeSettingsError, "setting %#x twice", id)
 		}
-		seen[id] = struct{}{}
+		if count < len(few) {
+			few[count] = id
+		} else {
+			if many == nil {
+				many = make(map[uint64]struct{})
+			}
+			many[id] = struct{}{}
+		}
+		count++
 		if err := s.set(id, value); err != nil {
 			return settings{}, err
 		}

@@ -17,7 +17,11 @@ const (
 // order of preference. A field that is not a list of strings is ignored as a
 // whole, as the draft asks.
 func parseAvailableProtocols(header http.Header) []string {
-	list, err := httpsfv.UnmarshalList(header.Values(fieldAvailableProtocols))
+	values := header.Values(fieldAvailableProtocols)
+	if len(values) == 0 {
+		return nil
+	}
+	list, err := httpsfv.UnmarshalList(values)
 	if err != nil {
 		return nil
 	}
