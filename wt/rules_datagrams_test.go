@@ -104,7 +104,7 @@ func TestNothingBeforeSettings(t *testing.T) {
 // draft §4.6: what a client cannot keep until the answer is refused, or dropped.
 func TestClientBuffersLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, connect, result := answerPeer(t, wt.Dialer{})
+		p, connect, result := answerPeer(t, wt.Dialer{MaxPendingStreams: 24})
 		for range 24 {
 			p.uni(append(varints(0x54, 0), "x"...))
 			synctest.Wait()
