@@ -265,6 +265,28 @@ var waysToEnd = map[string]func(l *lives){
 		time.Sleep(5 * time.Second)
 		check(l.t, server.Close())
 	},
+	"four on a connection": func(l *lives) {
+		l.pooled(4, func(clients, servers []*wt.Session, _ *wttest.Endpoint) {
+			l.use(clients[0], servers[0])
+			check(l.t, clients[0].Close())
+			check(l.t, servers[1].CloseWithError(1, "server"))
+			check(l.t, clients[2].Finish())
+			for i := range 3 {
+				<-clients[i].Context().Done()
+				<-servers[i].Context().Done()
+			}
+			l.use(clients[3], servers[3])
+		})
+	},
+	"three on a connection that is lost": func(l *lives) {
+		l.pooled(3, func(clients, servers []*wt.Session, end *wttest.Endpoint) {
+			end.Partition()
+			for i := range clients {
+				l.wantVia(clients[i], wt.Transport, wt.ViaLoss)
+				l.wantVia(servers[i], wt.Transport, wt.ViaLoss)
+			}
+		})
+	},
 	"server closed": func(l *lives) { l.wantServerEnds((*wt.Server).Close) },
 	"server shut down": func(l *lives) {
 		l.wantServerEnds(func(s *wt.Server) error {
@@ -276,6 +298,27 @@ var waysToEnd = map[string]func(l *lives){
 			return nil
 		})
 	},
+}
+
+// pooled opens sessions on one connection, has f use them, and closes what is
+// left.
+func (l *lives) pooled(sessions int, f func(clients, servers []*wt.Session, end *wttest.Endpoint)) {
+	l.t.Helper()
+	d, end := l.dialer()
+	transport := &quic.Transport{Conn: end}
+	d.Transport, d.PacketConn = transport, nil
+	pool := &wt.Pool{Dialer: *d}
+	var clients, servers []*wt.Session
+	for range sessions {
+		clients = append(clients, must(pool.Dial(l.t.Context(), l.host.URL))(l.t))
+		servers = append(servers, <-l.accepted)
+		if clients[0].Conn() != clients[len(clients)-1].Conn() {
+			l.t.Fatal("a session has a connection for itself")
+		}
+	}
+	f(clients, servers, end)
+	check(l.t, pool.Close())
+	check(l.t, transport.Close())
 }
 
 // wantServerEnds ends a server of its own under a session.
@@ -315,7 +358,10 @@ func TestLeaks(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		l := &lives{t: t, network: wttest.NewNetwork(t, wttest.Link{}, 0), accepted: make(chan *wt.Session, 1)}
-		l.host = wttest.Serve(t, l.network, wt.ServerConfig{Handler: wt.HandlerFunc(l.serveLife)})
+		l.host = wttest.Serve(t, l.network, wt.ServerConfig{
+			Handler:                  wt.HandlerFunc(l.serveLife),
+			MaxSessionsPerConnection: 4,
+		})
 		ways := slices.Sorted(maps.Keys(waysToEnd))
 		live := func(sessions int) {
 			for i := range sessions {
