@@ -279,6 +279,35 @@ func FuzzRequestHead(f *testing.F) {
 	})
 }
 
+func FuzzResponseHead(f *testing.F) {
+	for _, status := range []int{103, 200, 299, 404} {
+		b, err := appendResponseHead(nil, status, http.Header{"Wt-Protocol": {`"a"`}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[2:])
+	}
+	f.Fuzz(func(t *testing.T, section []byte) {
+		status, header, err := parseResponseHead(section, 4096)
+		if err != nil {
+			if !errors.Is(err, errHeadersTooLarge) {
+				wantRule(t, err)
+			}
+			return
+		}
+		if status < 100 || status > 999 {
+			t.Errorf("accepted status %d", status)
+		}
+		for name, values := range header {
+			for _, value := range values {
+				if !validToken(name) || !validFieldValue(value) {
+					t.Errorf("accepted field %q: %q", name, value)
+				}
+			}
+		}
+	})
+}
+
 func FuzzSubprotocols(f *testing.F) {
 	f.Add(`"a", "b;c" ;q=1`, `"a"`)
 	f.Add(`a, "b"`, `1`)
