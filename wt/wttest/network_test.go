@@ -208,7 +208,7 @@ func TestHold(t *testing.T) {
 func TestIntercept(t *testing.T) {
 	inBubble(t, wttest.Link{}, 0, func(t *testing.T, n *wttest.Network, a, b *wttest.Endpoint) {
 		n.Intercept(func(p wttest.Packet) wttest.Fate {
-			if p.From != a || p.To != b.Addr() || !bytes.Equal(p.Data, []byte(fmt.Sprint(p.N))) {
+			if p.From != a || p.To != b.Addr() || !bytes.Equal(p.Data, fmt.Append(nil, p.N)) {
 				t.Errorf("packet %+v", p)
 			}
 			switch p.N {
