@@ -85,6 +85,7 @@ type conn struct {
 	nextRequest uint64
 	sessions    int // of requests, those that count as sessions
 	pending     pending
+	strays      uint64 // datagrams that were dropped because they were for no session
 	// idle closes the connection when it has had no request for handshakeTimeout.
 	// It exists on servers, and is stopped while there are requests.
 	idle *time.Timer
@@ -96,7 +97,8 @@ type conn struct {
 	// GOAWAY named it; goingAway says whether there was one.
 	refuseFrom uint64
 	goingAway  bool
-	ended      bool // no goroutine is started any more
+	ended      bool  // no goroutine is started any more
+	cause      error // why it has ended
 	// Critical streams of the peer that have been seen, as a set of types.
 	critical   map[uint64]bool
 	lastGoAway uint64 // the id in the peer's last GOAWAY, +1; 0 before
@@ -155,7 +157,7 @@ func (c *conn) acceptStream() {
 // end lets go of what is on the connection, which has ended with err.
 func (c *conn) end(err error) {
 	c.mu.Lock()
-	c.ended = true
+	c.ended, c.cause = true, err
 	if c.idle != nil {
 		c.idle.Stop()
 	}
@@ -183,6 +185,10 @@ func (c *conn) end(err error) {
 // that this one can be sent again elsewhere (RFC 9114 §5.2).
 func (c *conn) closeIdle() {
 	c.mu.Lock()
+	if len(c.requests) > 0 { // one has come just now
+		c.mu.Unlock()
+		return
+	}
 	gently := !c.goingAway && !c.answered.IsZero()
 	if gently {
 		c.answered = time.Now() // for another closeTimeout
@@ -224,6 +230,14 @@ func (c *conn) spawn(f func()) bool {
 	return true
 }
 
+// endCause returns why the connection has ended, nil if it has not. QUIC's context
+// says so later than its streams do.
+func (c *conn) endCause() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
 // fail ends the connection if err is a connection error, and returns err.
 func (c *conn) fail(err error) error {
 	var broken *protocolError
@@ -260,7 +274,8 @@ func (c *conn) removeRequest(id uint64) {
 	session, known := c.requests[id]
 	delete(c.requests, id)
 	c.freeLocked(session)
-	waiters, _ := c.pending.takeLocked(id)
+	waiters, datagrams := c.pending.takeLocked(id)
+	c.strays += uint64(len(datagrams))
 	last := known && len(c.requests) == 0 && !c.ended
 	// A client's connection lives as long as its session, unless a pool has it, and
 	// that of a server that is shutting down as long as its requests.
@@ -307,11 +322,14 @@ func (c *conn) addSession(session *Session) bool {
 	c.sessions++
 	session.counted = true
 	c.requests[session.id] = session
-	late := c.goingAway
+	late, draining := c.goingAway, c.lastGoAway != 0
 	waiters, datagrams := c.pending.takeLocked(session.id)
 	c.mu.Unlock()
 	if late { // goAway has told those that there were
 		session.outbox.sendDrain()
+	}
+	if draining { // and so has handleGoAway
+		session.markDraining()
 	}
 	for _, payload := range datagrams {
 		session.incoming.add(payload, &c.limits)

@@ -118,6 +118,8 @@ type DatagramStats struct {
 	IncomingOverflowed uint64
 	// IncomingExpired were older than [ServerConfig.MaxDatagramAge].
 	IncomingExpired uint64
+	// IncomingAbandoned were still queued when the session ended, or came later.
+	IncomingAbandoned uint64
 }
 
 func (s *Session) datagramStats() DatagramStats {
@@ -130,6 +132,7 @@ func (s *Session) datagramStats() DatagramStats {
 		OutgoingAbandoned:  s.outgoing.abandoned.Load(),
 		IncomingOverflowed: s.incoming.overflowed.Load(),
 		IncomingExpired:    s.incoming.expired.Load(),
+		IncomingAbandoned:  s.incoming.abandoned.Load(),
 	}
 }
 

@@ -14,8 +14,10 @@ import (
 type incoming struct {
 	queue queue[incomingDatagram]
 
+	ended atomic.Bool // nobody takes any more
+
 	// Counters, see DatagramStats.
-	received, overflowed, expired atomic.Uint64
+	received, overflowed, expired, abandoned atomic.Uint64
 }
 
 type incomingDatagram struct {
@@ -31,6 +33,20 @@ func (i *incoming) add(payload []byte, l *limits) {
 	}
 	i.received.Add(1)
 	i.overflowed.Add(uint64(i.queue.put(d, l.maxQueuedDatagrams)))
+	if i.ended.Load() {
+		i.end()
+	}
+}
+
+// end drops what waits, when the session has ended.
+func (i *incoming) end() {
+	i.ended.Store(true)
+	for {
+		if _, ok := i.queue.take(); !ok {
+			return
+		}
+		i.abandoned.Add(1)
+	}
 }
 
 // take returns the oldest datagram that is not too old.
@@ -88,10 +104,13 @@ func (r *datagramReceiver) release() {
 // receive waits for the next datagram of the session.
 func (r *datagramReceiver) receive(ctx context.Context, s *Session) ([]byte, error) {
 	for {
+		// Who has waited may have taken the token, and does not lead after all.
 		if err := s.endedWith(); err != nil {
+			r.passOn()
 			return nil, err
 		}
 		if payload, ok := s.incoming.take(&r.conn.limits); ok {
+			r.passOn()
 			return payload, nil
 		}
 		if !r.lead() {
@@ -209,8 +228,12 @@ func (r *datagramReceiver) route(b []byte, likely *Session) (session *Session, p
 	c.mu.Lock()
 	session, known := c.requests[id]
 	plain := c.plain[id]
-	if session == nil && plain == nil && (known || id >= c.nextRequest) {
+	switch {
+	case session != nil:
+	case plain == nil && (known || id >= c.nextRequest):
 		c.pending.addDatagramLocked(id, payload)
+	default:
+		c.strays++
 	}
 	c.mu.Unlock()
 	if plain != nil {
@@ -305,13 +328,15 @@ func (w *datagramWatch) check() {
 	}
 	lingers := w.unsent < lingerPeriods
 	w.mu.Unlock()
+	// From now on, a sender that begins has the next check for itself. One that has
+	// begun is told to leave by this one.
+	w.armed.Store(false)
 	if !lingers {
 		c.sender.rest()
 	}
 	if !receives && !c.receiver.leading.Load() {
 		c.startPump()
 	}
-	w.armed.Store(false)
 	if lingers || receives || takes != c.receiver.takes.Load() {
 		w.watch()
 	}

@@ -99,7 +99,7 @@ func (c *conn) request(ctx context.Context, r clientRequest) (*Session, error) {
 	if err == nil {
 		_ = stream.SetReadDeadline(time.Now().Add(c.limits.answerTimeout))
 		if !c.spawn(s.run) {
-			err = context.Cause(c.quic.Context())
+			err = c.endCause()
 		}
 	}
 	if err != nil {
@@ -227,14 +227,9 @@ func (s *Session) readAnswer() (quic.StreamErrorCode, error) {
 		}
 		if s.conn.addSession(s) {
 			s.outbox.release()
-			select {
-			case <-s.conn.goneAway: // before the session was there to be told
-				s.markDraining()
-			default:
-			}
 			return 0, nil
 		}
-		err = context.Cause(s.conn.quic.Context())
+		err = s.conn.endCause()
 	}
 	code := quic.StreamErrorCode(codeRequestCancelled)
 	var rule *protocolError

@@ -284,6 +284,11 @@ type account struct {
 // received counts n bytes that the application has read.
 func (f *flow) received(in *account, n int) {
 	f.mu.Lock()
+	if in.final {
+		// The stream may have been abandoned, and all of it given back, since these
+		// bytes were read.
+		n = int(min(uint64(n), in.seen-in.read))
+	}
 	in.read += uint64(n)
 	ok := true
 	if in.read > in.seen {

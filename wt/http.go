@@ -82,6 +82,7 @@ func (c *conn) addPlain(stream *quic.Stream) {
 	}
 	c.plain[id] = stream
 	waiters, datagrams := c.pending.takeLocked(id)
+	c.strays += uint64(len(datagrams))
 	c.mu.Unlock()
 	for _, waiter := range waiters {
 		waiter <- nil

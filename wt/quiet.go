@@ -237,19 +237,22 @@ func (r *rouser) look() int {
 	defer r.mu.Unlock()
 	for c, h := range r.conns {
 		packets := c.quic.ConnectionStats().PacketsReceived
-		if packets != h.packets {
-			h.packets, h.quiet = packets, 0
-			if h.moved {
-				c.wake()
-			} else {
-				c.scout()
-			}
+		came, moved := packets != h.packets, h.moved
+		h.packets, h.moved = packets, came
+		switch {
+		case came && moved:
+			c.wake()
+		case came || moved: // QUIC counts a packet before it has handled it
+			c.scout()
+		}
+		if came || moved {
 			c.startPump()
 			c.lookForStops()
-			h.moved = true
+		}
+		if came {
+			h.quiet = 0
 			continue
 		}
-		h.moved = false
 		if h.quiet++; h.quiet == quietPeriods {
 			c.sleep()
 		}

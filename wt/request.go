@@ -238,13 +238,12 @@ func (r *Request) accept(options *AcceptOptions) (*Session, error) {
 	// The answer is queued before anything of the session can be. It is the
 	// first data on the stream, so only an exhausted connection window stops it.
 	if err := r.stream.TryWriteAll(b); err != nil {
-		return nil, r.dropLocked(err)
+		return nil, r.dropSessionLocked(session, err)
 	}
 	session.outbox.release()
 	session.holdForEnd()
 	if !r.conn.spawn(session.awaitCapsule) {
-		close(session.done)
-		return nil, r.dropLocked(errors.New("wt: connection has ended"))
+		return nil, r.dropSessionLocked(session, errors.New("wt: connection has ended"))
 	}
 	r.session = session
 	return session, nil
@@ -256,6 +255,15 @@ func (r *Request) dropLocked(err error) error {
 	r.stream.CancelWrite(codeRequestRejected)
 	ended := &SessionError{By: Transport, Via: ViaAnswer, Err: err}
 	r.cancel(ended)
+	return ended
+}
+
+// dropSessionLocked is dropLocked for a session that has its place, and may have
+// been given streams.
+func (r *Request) dropSessionLocked(session *Session, err error) error {
+	ended := &SessionError{By: Transport, Via: ViaAnswer, Err: err}
+	session.finish(ended, codeRequestRejected)
+	session.leave()
 	return ended
 }
 

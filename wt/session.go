@@ -56,6 +56,9 @@ type Session struct {
 
 	schedule sendScheduler
 
+	// written and readBytes count the application's data on all streams.
+	written, readBytes atomic.Uint64
+
 	// ended says why the session ended, and is nil while it has not. It is set
 	// once, with mu held.
 	ended atomic.Pointer[SessionError]
@@ -67,9 +70,6 @@ type Session struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	streams map[*halves]struct{} // with a direction that is not over
-	// overWritten and overRead are the bytes of streams that are not in streams any
-	// more.
-	overWritten, overRead uint64
 }
 
 // newSession makes the session of a CONNECT stream. ctx is its lifetime, ended
@@ -174,8 +174,6 @@ func (s *Session) finish(ended *SessionError, code quic.StreamErrorCode) {
 	streams := make([]*halves, 0, len(s.streams))
 	for h := range s.streams {
 		streams = append(streams, h)
-		s.overWritten += h.written.Load()
-		s.overRead += h.readBytes.Load()
 	}
 	clear(s.streams)
 	s.mu.Unlock()
@@ -303,6 +301,7 @@ func (s *Session) end(err *SessionError) bool {
 	s.conn.freeSession(s)
 	s.cancel(err)
 	s.outgoing.end()
+	s.incoming.end()
 	for _, h := range streams {
 		h.interrupt()
 	}
@@ -359,7 +358,7 @@ func (s *Session) Finish() error {
 // Reset ends the session abruptly: it resets and stops the CONNECT stream with a
 // code of HTTP/3, for example H3_INTERNAL_ERROR, 0x102. The peer learns no code
 // and no reason of the application. It waits for nothing but this side's own end
-// of the session, and returns nil. After the first call, or after the session
+// of the session, and returns nil, or an error for a code above 62 bits. After the first call, or after the session
 // ended otherwise, it only waits.
 func (s *Session) Reset(code uint64) error {
 	if err := checkHTTPCode(code); err != nil {
@@ -375,7 +374,8 @@ func (s *Session) Reset(code uint64) error {
 // CloseConnection ends the session with its whole connection, and with all other
 // sessions on it: QUIC's CONNECTION_CLOSE carries a code of HTTP/3, for example
 // H3_NO_ERROR, 0x100, and a reason, of which QUIC sends what fits a packet. It
-// returns nil, and does nothing after the connection's end.
+// returns nil, or an error for a code above 62 bits, and does nothing after the
+// connection's end.
 func (s *Session) CloseConnection(code uint64, reason string) error {
 	if err := checkHTTPCode(code); err != nil {
 		return err
@@ -477,11 +477,7 @@ func (s *Session) track(h *halves) bool {
 // untrack forgets a stream of which both directions are over.
 func (s *Session) untrack(h *halves) {
 	s.mu.Lock()
-	if _, tracked := s.streams[h]; tracked {
-		delete(s.streams, h)
-		s.overWritten += h.written.Load()
-		s.overRead += h.readBytes.Load()
-	}
+	delete(s.streams, h)
 	s.mu.Unlock()
 	if s.flow != nil && h.remote {
 		s.flow.closed(h.send == nil)

@@ -34,6 +34,9 @@ type ConnectionStats struct {
 	// PendingDatagramsDropped is how many datagrams came before their session and
 	// found [ServerConfig.MaxPendingDatagrams] waiting.
 	PendingDatagramsDropped uint64
+	// StrayDatagramsDropped is how many datagrams came for no session: for one that
+	// was refused or has been over for long, or for another request.
+	StrayDatagramsDropped uint64
 }
 
 // StreamStats counts the streams of a session, and their bytes without the
@@ -53,17 +56,15 @@ type StreamStats struct {
 // over the session's open streams.
 func (s *Session) Stats() SessionStats {
 	stats := SessionStats{Connection: s.conn.stats(), Datagrams: s.datagramStats()}
+	stats.Streams.BytesWritten, stats.Streams.BytesRead = s.written.Load(), s.readBytes.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats.Streams.BytesWritten, stats.Streams.BytesRead = s.overWritten, s.overRead
 	for h := range s.streams {
 		if h.send != nil && h.receive != nil {
 			stats.Streams.OpenBidi++
 		} else {
 			stats.Streams.OpenUni++
 		}
-		stats.Streams.BytesWritten += h.written.Load()
-		stats.Streams.BytesRead += h.readBytes.Load()
 	}
 	return stats
 }
@@ -71,7 +72,7 @@ func (s *Session) Stats() SessionStats {
 func (c *conn) stats() ConnectionStats {
 	q := c.quic.ConnectionStats()
 	c.mu.Lock()
-	dropped := c.pending.dropped
+	dropped, strays := c.pending.dropped, c.strays
 	c.mu.Unlock()
 	return ConnectionStats{
 		SmoothedRTT:             q.SmoothedRTT,
@@ -86,5 +87,6 @@ func (c *conn) stats() ConnectionStats {
 		BytesLost:               q.BytesLost,
 		PacketsLost:             q.PacketsLost,
 		PendingDatagramsDropped: dropped,
+		StrayDatagramsDropped:   strays,
 	}
 }

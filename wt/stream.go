@@ -61,9 +61,6 @@ type halves struct {
 	in            account
 	onEnd         atomic.Pointer[func()]
 
-	// written and readBytes count the application's data.
-	written, readBytes atomic.Uint64
-
 	// turn is nil until the stream has a send order.
 	turn atomic.Pointer[turn]
 
@@ -133,7 +130,7 @@ func (h *halves) abandon() {
 
 func (h *halves) write(p []byte) (int, error) {
 	n, err := h.writeAll(p)
-	h.written.Add(uint64(n))
+	h.session.written.Add(uint64(n))
 	return n, err
 }
 
@@ -265,7 +262,7 @@ func (h *halves) tryWriteAll(p []byte) error {
 		h.send.SetReliableBoundary()
 		h.header = nil
 	}
-	h.written.Add(uint64(len(p)))
+	h.session.written.Add(uint64(len(p)))
 	return nil
 }
 
@@ -328,7 +325,7 @@ func (h *halves) read(p []byte) (int, error) {
 		h.announce()
 	}
 	n, err := h.receive.Read(p)
-	h.readBytes.Add(uint64(n))
+	h.session.readBytes.Add(uint64(n))
 	if n > 0 && h.session.flow != nil {
 		h.session.flow.received(&h.in, n)
 	}
