@@ -244,10 +244,26 @@ func TestNo0RTT(t *testing.T) {
 	go func() { served <- refusing.ServeTransport(server) }()
 	refusing.Addr(t.Context())
 	q := must(transport.DialEarly(t.Context(), addr, client, peerQUIC()))(t)
-	early := &peer{t: t, conn: q}
-	early.control(usualSettings())
-	stream := early.bidi(connectHead())
-	if _, err := stream.Read(make([]byte, 1)); !errors.Is(err, quic.Err0RTTRejected) {
+	// Whichever of these calls learns of it first.
+	answer := func() error {
+		control, err := q.OpenUniStream()
+		if err != nil {
+			return err
+		}
+		if _, err := control.Write(append(varints(0), usualSettings()...)); err != nil {
+			return err
+		}
+		stream, err := q.OpenStream()
+		if err != nil {
+			return err
+		}
+		if _, err := stream.Write(connectHead()); err != nil {
+			return err
+		}
+		_, err = stream.Read(make([]byte, 1))
+		return err
+	}
+	if err := answer(); !errors.Is(err, quic.Err0RTTRejected) {
 		t.Errorf("the answer in 0-RTT: %v", err)
 	}
 	// In 1-RTT it is served, on the same connection.
