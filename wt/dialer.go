@@ -128,9 +128,17 @@ type RejectedError struct {
 	Header http.Header
 }
 
-// Error implements error.
+// Error implements error. The text names the status, and where a redirect leads,
+// which a [Dialer] does not follow.
 func (e *RejectedError) Error() string {
-	return fmt.Sprintf("wt: server rejected the session with status %d", e.Status)
+	text := fmt.Sprintf("wt: server rejected the session with status %d", e.Status)
+	if name := http.StatusText(e.Status); name != "" {
+		text += " " + name
+	}
+	if location := e.Header.Get("Location"); location != "" && e.Status < 400 {
+		text += fmt.Sprintf(", to %q", location)
+	}
+	return text
 }
 
 // Dial opens a session at an https URL, for example
@@ -378,9 +386,9 @@ func parseTarget(rawURL string) (*url.URL, error) {
 	target, err := url.Parse(rawURL)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("wt: %w", err)
+		return nil, fmt.Errorf("wt: URL is not of the form https://host:port/path: %w", err)
 	case target.Scheme != "https":
-		return nil, fmt.Errorf("wt: URL %q has scheme %q, not https", rawURL, target.Scheme)
+		return nil, fmt.Errorf("wt: URL %q does not begin with https://", rawURL)
 	case target.Hostname() == "":
 		return nil, fmt.Errorf("wt: URL %q has no host", rawURL)
 	case strings.ContainsFunc(target.Host, func(r rune) bool { return r > unicode.MaxASCII }):

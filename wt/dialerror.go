@@ -98,6 +98,8 @@ func (e *DialError) advice() string {
 		return "the server wants a client's certificate; TLSConfig.Certificates gives one"
 	case e.Step == StepConnect && e.Timeout() && !errors.Is(e.Err, context.Canceled):
 		return "no answer over UDP; is the server there, and does no firewall stop UDP"
+	case e.Step == StepRequest && e.Timeout():
+		return "the server has not answered the request; a Handler calls Accept or Reject"
 	default:
 		return ""
 	}

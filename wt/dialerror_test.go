@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -100,6 +102,22 @@ func TestDialErrors(t *testing.T) {
 		if !errors.As(err, &failed) || failed.Step != wt.StepRequest || !errors.As(err, &reset) || reset.HTTPCode != h3RequestRejected {
 			t.Errorf("dial returned %v", err)
 		}
+		if text := err.Error(); !strings.Contains(text, "0x10b (H3_REQUEST_REJECTED)") {
+			t.Errorf("%q does not name the code", text)
+		}
+	})
+	t.Run("no answer", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p, result := listenPeer(t.Context(), t, wt.Dialer{AnswerTimeout: time.Second})
+			p.control(serverSettings())
+			p.readHeaders(must(p.conn.AcceptStream(t.Context()))(t))
+			err := (<-result).err
+			var failed *wt.DialError
+			if !errors.As(err, &failed) || failed.Step != wt.StepRequest || !failed.Timeout() || !strings.Contains(err.Error(), "Accept or Reject") {
+				t.Errorf("dial returned %v", err)
+			}
+			p.wantClosed(h3NoError)
+		})
 	})
 	t.Run("context", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -123,6 +141,30 @@ func TestDialErrors(t *testing.T) {
 	} {
 		if step.String() != name {
 			t.Errorf("step %d is %q", step, step)
+		}
+	}
+}
+
+// What the text of a refusal says beside the status.
+func TestRejectedErrorText(t *testing.T) {
+	there := http.Header{"Location": {"/chat/"}}
+	for want, err := range map[string]*wt.RejectedError{
+		"wt: server rejected the session with status 403 Forbidden":                       {Status: 403},
+		"wt: server rejected the session with status 599":                                 {Status: 599},
+		"wt: server rejected the session with status 404 Not Found":                       {Status: 404, Header: there},
+		`wt: server rejected the session with status 307 Temporary Redirect, to "/chat/"`: {Status: 307, Header: there},
+	} {
+		if got := err.Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// A URL without its scheme is refused with words that show the form.
+func TestURLText(t *testing.T) {
+	for _, url := range []string{"127.0.0.1:4433/chat", "localhost:4433/chat", "wss://localhost/chat", "/chat"} {
+		if _, err := new(wt.Dialer).Dial(t.Context(), url); err == nil || !strings.Contains(err.Error(), "https://") {
+			t.Errorf("%q: %v", url, err)
 		}
 	}
 }

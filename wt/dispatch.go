@@ -96,7 +96,12 @@ func (s *Server) handle(r *Request) {
 		}
 	}()
 	s.ask(r)
-	r.finish(func() (int, http.Header) { return s.unsupported(r) })
+	r.finish(func() (int, http.Header) {
+		status, header := s.unsupported(r)
+		s.config.Logger.Debug("request left unanswered by its handler",
+			"path", r.RawPath, "pattern", r.Pattern(), "status", status)
+		return status, header
+	})
 	returned = true
 }
 

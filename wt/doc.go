@@ -7,6 +7,37 @@
 // sides are alike. Package wttest has pairs of connected sessions for tests, and a
 // network that loses, delays and reorders.
 //
+// A server whose certificate its clients trust by hash, and which sends back what
+// comes on a stream; examples/echo has a page for browsers as well:
+//
+//	identity, err := wt.NewDevIdentity() // identity.HashBase64() is what clients need
+//	...
+//	mux := wt.NewMux()
+//	mux.HandleFunc("/echo", func(ctx context.Context, r *wt.Request) {
+//		session, err := r.Accept(nil)
+//		if err != nil {
+//			return
+//		}
+//		for {
+//			stream, err := session.AcceptStream(ctx)
+//			if err != nil {
+//				return // the session has ended
+//			}
+//			_, _ = io.Copy(stream, stream)
+//			_ = stream.Close()
+//		}
+//	})
+//	server, err := wt.NewServer(wt.ServerConfig{TLSConfig: identity.TLSConfig(), Handler: mux})
+//	...
+//	err = server.ListenAndServe() // on 127.0.0.1:4433
+//
+// And its client:
+//
+//	hash, err := wt.ParseHash("...")
+//	...
+//	dialer := wt.Dialer{CertificateHashes: [][32]byte{hash}}
+//	session, err := dialer.Dial(ctx, "https://127.0.0.1:4433/echo")
+//
 // # Drafts
 //
 // One server serves clients of draft-ietf-webtrans-http3-02 to -16 at the same
@@ -29,7 +60,8 @@
 // and fields, [Request.Reject] other statuses. [ServerConfig].HTTPHandler answers
 // the ordinary HTTP/3 requests that come to the same port. A handler's panic ends
 // its request or session, and is logged by [ServerConfig].Logger, which discards by
-// default: set it.
+// default: set it. At level Debug it also has why a request was refused, which a
+// browser does not tell its page.
 //
 // A [Dialer] opens a connection for each session; a [Pool] shares connections among
 // sessions, under flow control that it always offers. [Dialer.DialEarly] returns

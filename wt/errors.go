@@ -145,7 +145,7 @@ func (e *SessionError) Error() string {
 	case e.Err != nil:
 		return fmt.Sprintf("wt: session ended by %s: %v", e.By, e.Err)
 	case e.Via == ViaReset || e.Via == ViaConnection:
-		return fmt.Sprintf("wt: session ended by %s with its %s, HTTP/3 code %#x", e.By, e.Via, e.HTTPCode)
+		return fmt.Sprintf("wt: session ended by %s with its %s, HTTP/3 code %s", e.By, e.Via, codeText(e.HTTPCode))
 	case e.Reason != "":
 		return fmt.Sprintf("wt: session closed by %s with code %d: %s", e.By, e.Code, e.Reason)
 	default:
@@ -202,7 +202,7 @@ func (e *StreamError) Error() string {
 		who = "by peer"
 	}
 	if !e.IsApplication() {
-		return fmt.Sprintf("wt: stream cancelled %s with HTTP/3 code %#x", who, e.HTTPCode)
+		return fmt.Sprintf("wt: stream cancelled %s with HTTP/3 code %s", who, codeText(e.HTTPCode))
 	}
 	return fmt.Sprintf("wt: stream cancelled %s with code %d", who, e.Code)
 }
@@ -252,6 +252,43 @@ const (
 	codeALPNError              = 0x0817b3dd
 	codeRequirementsNotMet     = 0x212c0d48
 )
+
+// codeNames are the names of the codes in their documents.
+var codeNames = map[uint64]string{
+	codeNoError:                  "H3_NO_ERROR",
+	codeGeneralProtocolError:     "H3_GENERAL_PROTOCOL_ERROR",
+	codeInternalError:            "H3_INTERNAL_ERROR",
+	codeStreamCreationError:      "H3_STREAM_CREATION_ERROR",
+	codeClosedCriticalStream:     "H3_CLOSED_CRITICAL_STREAM",
+	codeFrameUnexpected:          "H3_FRAME_UNEXPECTED",
+	codeFrameError:               "H3_FRAME_ERROR",
+	codeExcessiveLoad:            "H3_EXCESSIVE_LOAD",
+	codeIDError:                  "H3_ID_ERROR",
+	codeSettingsError:            "H3_SETTINGS_ERROR",
+	codeMissingSettings:          "H3_MISSING_SETTINGS",
+	codeRequestRejected:          "H3_REQUEST_REJECTED",
+	codeRequestCancelled:         "H3_REQUEST_CANCELLED",
+	codeRequestIncomplete:        "H3_REQUEST_INCOMPLETE",
+	codeMessageError:             "H3_MESSAGE_ERROR",
+	codeDatagramError:            "H3_DATAGRAM_ERROR",
+	codeQPACKDecompressionFailed: "QPACK_DECOMPRESSION_FAILED",
+	codeQPACKEncoderStreamError:  "QPACK_ENCODER_STREAM_ERROR",
+	codeQPACKDecoderStreamError:  "QPACK_DECODER_STREAM_ERROR",
+	codeBufferedStreamRejected:   "WT_BUFFERED_STREAM_REJECTED",
+	codeSessionGone:              "WT_SESSION_GONE",
+	codeFlowControlError:         "WT_FLOW_CONTROL_ERROR",
+	codeALPNError:                "WT_ALPN_ERROR",
+	codeRequirementsNotMet:       "WT_REQUIREMENTS_NOT_MET",
+}
+
+// codeText is a code as it stands in the text of an error, with its name if it
+// has one.
+func codeText(code uint64) string {
+	if name, ok := codeNames[code]; ok {
+		return fmt.Sprintf("%#x (%s)", code, name)
+	}
+	return fmt.Sprintf("%#x", code)
+}
 
 // The range of HTTP/3 codes that carries the codes of applications, of which
 // those of the form 0x1f*N+0x21 are reserved and left out

@@ -69,8 +69,8 @@ func ExampleMux() {
 	<-served
 	// Output:
 	// /rooms/lobby: welcome to lobby
-	// /admin wt: server rejected the session with status 401
-	// /cellar wt: server rejected the session with status 404
+	// /admin wt: server rejected the session with status 401 Unauthorized
+	// /cellar wt: server rejected the session with status 404 Not Found
 }
 
 // A server that answers plain HTTP/3 requests on the same port. Browsers find it

@@ -101,7 +101,8 @@ func ExampleDialer_Dial() {
 // A handler that echoes datagrams. They may be lost, and where a receiver is
 // late, the newest are kept.
 func ExampleSession_SendDatagram() {
-	echo := wt.HandlerFunc(func(ctx context.Context, r *wt.Request) {
+	mux := wt.NewMux()
+	mux.HandleFunc("/positions", func(ctx context.Context, r *wt.Request) {
 		session, err := r.Accept(nil)
 		if err != nil {
 			return
@@ -111,14 +112,13 @@ func ExampleSession_SendDatagram() {
 			if err != nil {
 				return
 			}
-			if err := session.SendDatagram(ctx, position); err != nil {
+			err = session.SendDatagram(ctx, position)
+			if err != nil && !errors.Is(err, wt.ErrDatagramTooLarge) {
 				return
 			}
 		}
 	})
-	config := wt.ServerConfig{Handler: echo}
-	fmt.Println(config.Handler != nil)
-	// Output: true
+	// mux is a ServerConfig.Handler.
 }
 
 // Who ended a session, and with which words.

@@ -232,6 +232,22 @@ func TestAddrValidated(t *testing.T) {
 	}
 }
 
+// A request that no handler answered is logged: its client cannot tell a forgotten
+// Accept from an unknown path.
+func TestUnansweredLogged(t *testing.T) {
+	var log bytes.Buffer
+	mux := wt.NewMux()
+	mux.HandleFunc("/rooms/{room}", func(context.Context, *wt.Request) {})
+	p, server := dialPeerOf(t, wt.ServerConfig{Handler: mux,
+		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	p.control(usualSettings())
+	p.wantStatus(p.bidi(connectTo("a", "/rooms/1")), "404")
+	check(t, server.Close()) // nothing is logged from here on
+	if got := log.String(); !strings.Contains(got, "unanswered") || !strings.Contains(got, "path=/rooms/1 pattern=/rooms/{room} status=404") {
+		t.Errorf("log %q", got)
+	}
+}
+
 // A panicking handler costs its request or its session, and nothing else.
 func TestHandlerPanic(t *testing.T) {
 	sessions := make(chan *wt.Session, 10)

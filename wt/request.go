@@ -19,7 +19,9 @@ import (
 type Handler interface {
 	// ServeWebTransport answers r with Accept or Reject and then serves the
 	// session. It runs on a goroutine of its own. When it returns, the session is
-	// closed with code 0 if it is still open. A request that it has not answered
+	// closed with code 0 if it is still open, and what its streams have not yet
+	// delivered may be lost: a handler that only sends waits for ctx, so that the
+	// client is the one to close. A request that it has not answered
 	// is refused: with status 405 if [ServerConfig.HTTPHandler] serves its path, so
 	// that it exists but is none of WebTransport, and with 404 otherwise
 	// (draft-ietf-webtrans-http3-16 §3.2).
@@ -29,7 +31,8 @@ type Handler interface {
 	// [http.ErrAbortHandler].
 	//
 	// ctx ends with the session, or with the client's interest in the request.
-	// The handler must return soon after; the server waits for it.
+	// The handler must return soon after; the server waits for it. It does not end
+	// with [Server.Shutdown], which leaves sessions time.
 	ServeWebTransport(ctx context.Context, r *Request)
 }
 

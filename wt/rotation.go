@@ -276,7 +276,8 @@ func (r *Rotation) Next() *Identity {
 func (r *Rotation) NextAt() time.Time { return r.start(r.Next()) }
 
 // Hashes returns the hashes that clients are to be given, all of them: those of
-// the present and of the next identity.
+// the present and of the next identity. Package encoding/json writes each as an
+// array of numbers, of which a page makes a Uint8Array.
 func (r *Rotation) Hashes() [][32]byte {
 	present, next := r.current()
 	return [][32]byte{present.Hash(), next.Hash()}

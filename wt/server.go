@@ -75,8 +75,9 @@ type ServerConfig struct {
 	CheckOrigin func(*Request) bool
 	// Subprotocols are what the server supports, in order of preference.
 	Subprotocols []string
-	// Logger gets what happens to connections, at level Debug. The default
-	// discards.
+	// Logger gets what happens to connections, at level Debug: refused origins and
+	// requests that no handler answered among it, of which a browser's page learns
+	// nothing. It gets panics of handlers at level Error. The default discards both.
 	Logger *slog.Logger
 
 	// RetryThreshold says when a client has to validate its address by Retry (RFC
@@ -488,7 +489,13 @@ func (s *Server) Addr(ctx context.Context) net.Addr {
 // more, every session is asked to drain, by GOAWAY and by capsule, and then
 // Shutdown waits for the handlers to return, until ctx ends. It then closes what
 // is left and waits, as [Server.Close] does, and returns the cause of ctx if it
-// ended early.
+// ended early. So ctx should have a deadline: a client need not heed the request
+// to drain.
+//
+// Shutdown tells the clients, not the handlers: neither their context nor
+// [Session.Draining], which is the client's request, ends by it. Handlers that are to
+// close their sessions, with a code that says so, need a signal of the application's
+// own, given before Shutdown is called; see the example.
 //
 // There is one GOAWAY, which names the first request that is not served (RFC 9114
 // §5.2). A request that the handler has may still be accepted, and is then asked

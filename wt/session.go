@@ -431,7 +431,8 @@ func (s *Session) Drain() error {
 }
 
 // Draining returns a channel that is closed when the peer asked to end the
-// session soon, for this session or, by GOAWAY, for its whole connection.
+// session soon, for this session or, by GOAWAY, for its whole connection. On a
+// server, [Server.Shutdown] does not close it.
 func (s *Session) Draining() <-chan struct{} { return s.drained }
 
 func (s *Session) markDraining() { s.drainOnce.Do(func() { close(s.drained) }) }

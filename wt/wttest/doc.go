@@ -14,6 +14,11 @@
 // durations can be asserted exactly. Call it within the bubble, with the T of
 // the bubble.
 //
+// As long as a connection lives, its keep-alive is a timer, so that a test which
+// waits for what never comes is no deadlock for synctest: virtual time runs on until
+// the test binary's own timeout. Give what may fail to come a context with a
+// deadline; it costs no real time.
+//
 // # Determinism
 //
 // Which packets are lost, repeated or held back depends on the network's seed, on

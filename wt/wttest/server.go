@@ -15,7 +15,8 @@ type Server struct {
 	*wt.Server
 	// Endpoint is its socket.
 	Endpoint *Endpoint
-	// URL is that of its root.
+	// URL is that of its root, with the slash at the end: a path goes behind it
+	// without another one, as in URL+"chat".
 	URL string
 	// Identity holds its certificate.
 	Identity *wt.Identity
