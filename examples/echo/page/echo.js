@@ -1,14 +1,11 @@
 // Tries each way of sending over one WebTransport session.
 
 const byId = (id) => document.getElementById(id);
-const server = await (await fetch("server.json")).json();
-const hash = Uint8Array.from(atob(server.hash), (c) => c.charCodeAt(0));
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** @type {WebTransport | undefined} */
 let transport;
-byId("where").textContent = server.url + "/echo";
 
 function log(text) {
   const entry = document.createElement("li");
@@ -26,7 +23,11 @@ function show(state, open) {
   for (const button of byId("send").querySelectorAll("button")) button.disabled = !open;
 }
 
-function dial(path) {
+/** Opens a session. The server's certificate is another after a restart. */
+async function dial(path) {
+  const server = await (await fetch("server.json")).json();
+  byId("where").textContent = server.url + "/echo";
+  const hash = Uint8Array.from(atob(server.hash), (c) => c.charCodeAt(0));
   return new WebTransport(server.url + path, {
     serverCertificateHashes: [{ algorithm: "sha-256", value: hash }],
   });
@@ -44,13 +45,19 @@ async function ending(session) {
 
 async function connect() {
   show("connecting", false);
-  const session = dial("/echo");
+  byId("connect").disabled = true;
+  let session;
+  try {
+    session = await dial("/echo");
+  } catch (error) {
+    log(`no server: ${error.message}`);
+    show("not connected", false);
+    return;
+  }
   ending(session).then((how) => {
     log(how);
-    if (transport === session) {
-      transport = undefined;
-      show(how, false);
-    }
+    transport = undefined;
+    show(how, false);
   });
   try {
     await session.ready;
@@ -140,7 +147,11 @@ byId("send").addEventListener("submit", (event) => {
 byId("closing").addEventListener("submit", async (event) => {
   event.preventDefault();
   const query = new URLSearchParams({ code: byId("code").value, reason: byId("reason").value });
-  log(`asked for a close: ${await ending(dial("/close?" + query))}`);
+  try {
+    log(`asked for a close: ${await ending(await dial("/close?" + query))}`);
+  } catch (error) {
+    log(`no server: ${error.message}`);
+  }
 });
 
 if (typeof WebTransport === "undefined") show("this browser has no WebTransport", false);
