@@ -328,7 +328,7 @@ func (c *conn) addSession(session *Session) bool {
 	if late { // goAway has told those that there were
 		session.outbox.sendDrain()
 	}
-	if draining { // and so has handleGoAway
+	if late || draining { // and so has handleGoAway
 		session.markDraining()
 	}
 	for _, payload := range datagrams {

@@ -212,6 +212,7 @@ func (c *conn) goAway() {
 		if err := session.Drain(); err != nil {
 			c.logger.Debug("drain not sent", slog.Any("error", err))
 		}
+		session.markDraining() // the handler is to know as well
 	}
 	if idle {
 		_ = c.quic.CloseWithError(codeNoError, "")

@@ -50,11 +50,10 @@ func ExampleRotation_Hashes() {
 	log.Fatal(http.ListenAndServe("127.0.0.1:8080", nil))
 }
 
-// A server that stops: its handlers get to know by a context of the application's
-// own, and close their sessions with a code that clients understand.
+// A server that stops: its handlers get to know, and close their sessions with a code
+// that clients understand.
 func ExampleServer_Shutdown() {
 	const goingAway = 7
-	stopping, stop := context.WithCancel(context.Background()) // signal.NotifyContext, in a program
 	identity, err := wt.NewDevIdentity()
 	if err != nil {
 		log.Fatal(err)
@@ -67,7 +66,7 @@ func ExampleServer_Shutdown() {
 				return
 			}
 			select {
-			case <-stopping.Done():
+			case <-session.Draining():
 				_ = session.CloseWithError(goingAway, "the server restarts")
 			case <-ctx.Done():
 			}
@@ -89,7 +88,6 @@ func ExampleServer_Shutdown() {
 		log.Fatal(err)
 	}
 
-	stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {

@@ -32,7 +32,7 @@ type Handler interface {
 	//
 	// ctx ends with the session, or with the client's interest in the request.
 	// The handler must return soon after; the server waits for it. It does not end
-	// with [Server.Shutdown], which leaves sessions time.
+	// with [Server.Shutdown], which leaves sessions time: [Session.Draining] does.
 	ServeWebTransport(ctx context.Context, r *Request)
 }
 

@@ -106,6 +106,7 @@ func TestShutdownDrains(t *testing.T) {
 		if typ, payload := p.readFrame(connect); typ != 0 || !bytes.Equal(payload, varints(0x78ae, 0)) {
 			t.Errorf("got frame %#x with %x, want WT_DRAIN_SESSION", typ, payload)
 		}
+		<-session.Draining() // the handler is to know as well
 		wantUsable(t, p, session)
 		p.wantReset(p.bidi(connectHead()), h3RequestRejected)
 		time.Sleep(time.Minute)

@@ -492,10 +492,9 @@ func (s *Server) Addr(ctx context.Context) net.Addr {
 // ended early. So ctx should have a deadline: a client need not heed the request
 // to drain.
 //
-// Shutdown tells the clients, not the handlers: neither their context nor
-// [Session.Draining], which is the client's request, ends by it. Handlers that are to
-// close their sessions, with a code that says so, need a signal of the application's
-// own, given before Shutdown is called; see the example.
+// Handlers learn of it by [Session.Draining]; their context goes on. One that closes
+// its session then, with a code that says so, spares the client the loss of its
+// connection at the deadline; see the example.
 //
 // There is one GOAWAY, which names the first request that is not served (RFC 9114
 // §5.2). A request that the handler has may still be accepted, and is then asked

@@ -430,9 +430,9 @@ func (s *Session) Drain() error {
 	return s.endedWith()
 }
 
-// Draining returns a channel that is closed when the peer asked to end the
-// session soon, for this session or, by GOAWAY, for its whole connection. On a
-// server, [Server.Shutdown] does not close it.
+// Draining returns a channel that is closed when the session is to end soon: because
+// the peer asked for it, for this session or, by GOAWAY, for its whole connection, or
+// because [Server.Shutdown] has begun on this side.
 func (s *Session) Draining() <-chan struct{} { return s.drained }
 
 func (s *Session) markDraining() { s.drainOnce.Do(func() { close(s.drained) }) }

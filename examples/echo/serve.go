@@ -31,10 +31,18 @@ func serve(ctx context.Context, r *wt.Request) {
 	}
 }
 
-// echo sends back all that the peer sends, until the session ends.
+// echo sends back all that the peer sends, until the session ends or the server is
+// about to.
 func echo(ctx context.Context, session *wt.Session) {
 	var work sync.WaitGroup
 	defer work.Wait()
+	work.Go(func() {
+		select {
+		case <-session.Draining():
+			_ = session.Close()
+		case <-ctx.Done():
+		}
+	})
 	work.Go(func() { echoUniStreams(ctx, session) })
 	work.Go(func() { echoDatagrams(ctx, session) })
 	for {
