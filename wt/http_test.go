@@ -263,9 +263,10 @@ func TestHTTPRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := &peer{t: t, conn: p.conn}
 			stream := must(p.conn.OpenStream())(t)
-			// In one packet, as far as the test can tell.
+			// In one packet, as far as the test can tell. If it is not, the server may have
+			// answered before, and stopped the body that its handler did not read.
 			p.write(stream, c.sent)
-			check(t, stream.Close())
+			_ = stream.Close()
 			p.wantStatus(stream, "200")
 			if _, body := p.readFrame(stream); string(body) != c.want {
 				t.Errorf("got %q, want %q", body, c.want)
@@ -381,11 +382,11 @@ func TestHTTPContinue(t *testing.T) {
 	stream = ask("ready")
 	p.wantStatus(stream, "102")
 	p.wantStatus(stream, "100")
-	check(t, stream.Close())
+	_ = stream.Close()          // which the server may have stopped, as it does not read
 	p.wantStatus(stream, "200") // and no second 100
 
 	stream = ask("refuse")
-	check(t, stream.Close())
+	_ = stream.Close() // as before
 	p.wantStatus(stream, "417")
 }
 
@@ -645,7 +646,7 @@ func TestHTTPMalformed(t *testing.T) {
 			_ = stream.Close() // fails if the stream has been stopped already
 			p.wantReset(stream, c.code)
 			other := p.bidi(getHead("GET"))
-			check(t, other.Close())
+			_ = other.Close() // as before
 			p.wantStatus(other, "204")
 		})
 	}
