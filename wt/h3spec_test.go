@@ -125,7 +125,7 @@ func TestH3SpecMalformedRequests(t *testing.T) {
 			_ = stream.Close() // fails if the stream has been stopped already
 			p.wantReset(stream, h3MessageError)
 			other := p.bidi(getHead("GET", "te", "trailers")) // §4.2: permitted
-			_ = other.Close() // as before
+			_ = other.Close()                                 // as before
 			p.wantStatus(other, "204")
 		})
 	}
