@@ -108,7 +108,7 @@ func (c *conn) request(ctx context.Context, r clientRequest) (*Session, error) {
 		stream.CancelWrite(codeRequestCancelled)
 		c.removeAsking(s)
 		c.removeRequest(s.id)
-		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: answerError(err)}
+		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: cancellation(err)}
 	}
 	return s, nil
 }
@@ -193,15 +193,6 @@ func (c *conn) openRequest(ctx context.Context) (*quic.Stream, error) {
 	return stream, err
 }
 
-// answerError tells the reset of a request from other errors.
-func answerError(err error) error {
-	var cancelled *quic.StreamError
-	if errors.As(err, &cancelled) {
-		return newStreamError(cancelled)
-	}
-	return err
-}
-
 // readAnswer reads the answer and makes the request a session. Else it returns
 // the code to cancel the CONNECT stream with, and why there is no session.
 func (s *Session) readAnswer() (quic.StreamErrorCode, error) {
@@ -246,7 +237,7 @@ func (s *Session) readAnswer() (quic.StreamErrorCode, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("no answer within %v: %w", s.conn.limits.answerTimeout, err)
 	default:
-		err = answerError(err)
+		err = cancellation(err)
 	}
 	a.err = &DialError{Step: StepRequest, Server: a.server, Err: err}
 	return code, a.err

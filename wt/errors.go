@@ -334,6 +334,16 @@ func newStreamError(err *quic.StreamError) *StreamError {
 	return &StreamError{Code: code, Remote: err.Remote, HTTPCode: uint64(err.ErrorCode)}
 }
 
+// cancellation turns the reset or the stop of a stream into a *StreamError, and
+// leaves other errors as they are.
+func cancellation(err error) error {
+	var cancelled *quic.StreamError
+	if errors.As(err, &cancelled) {
+		return newStreamError(cancelled)
+	}
+	return err
+}
+
 // protocolError is a rule that the peer broke. It ends the stream it happened
 // on, or the whole connection.
 type protocolError struct {

@@ -2,7 +2,6 @@ package wt
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -255,14 +254,4 @@ func allowedMethods(router httpRouter, r *Request) []string {
 		}
 	}
 	return allowed
-}
-
-// cancellation turns the reset or the stop of a stream into a *StreamError, and
-// leaves other errors as they are.
-func cancellation(err error) error {
-	var cancelled *quic.StreamError
-	if errors.As(err, &cancelled) {
-		return newStreamError(cancelled)
-	}
-	return err
 }
