@@ -13,8 +13,9 @@ type Code uint32
 
 // The registry (PROTOCOL §11).
 const (
-	CodeOK       Code = 0
-	CodeReplaced Code = 1
+	CodeOK        Code = 0
+	CodeReplaced  Code = 1
+	CodeDuplicate Code = 2
 
 	CodeProtocolViolation  Code = 100
 	CodeFrameTooLarge      Code = 101
@@ -29,6 +30,7 @@ const (
 	CodeCreditExceeded     Code = 110
 	CodePayloadTooLarge    Code = 111
 	CodeInvalidOption      Code = 112
+	CodeNotOffered         Code = 113
 
 	CodeUnauthorized      Code = 200
 	CodeTokenExpired      Code = 201
@@ -46,11 +48,15 @@ const (
 	CodeSlowSubscriber       Code = 305
 	CodeStreamTimeout        Code = 306
 	CodeHelloTimeout         Code = 307
+	CodeTooManyRequests      Code = 308
+	CodeTooManyPresences     Code = 309
 
 	CodeShuttingDown   Code = 400
 	CodeInternal       Code = 401
 	CodeBusUnavailable Code = 402
 	CodeOverloaded     Code = 403
+	CodeNoResponders   Code = 404
+	CodeRequestTimeout Code = 405
 
 	CodeConnectionLost Code = 500
 	CodeConnectTimeout Code = 501
@@ -58,11 +64,14 @@ const (
 	CodeUnsupported    Code = 503
 	CodeClosed         Code = 504
 	CodeAborted        Code = 505
+	CodeQueueFull      Code = 506
+	CodeOffline        Code = 507
 )
 
 var codeNames = map[Code]string{
 	CodeOK:                   "ok",
 	CodeReplaced:             "replaced",
+	CodeDuplicate:            "duplicate",
 	CodeProtocolViolation:    "protocol_violation",
 	CodeFrameTooLarge:        "frame_too_large",
 	CodeMalformedFrame:       "malformed_frame",
@@ -78,6 +87,7 @@ var codeNames = map[Code]string{
 	CodeStreamTimeout:        "stream_timeout",
 	CodeHelloTimeout:         "hello_timeout",
 	CodeInvalidOption:        "invalid_option",
+	CodeNotOffered:           "not_offered",
 	CodeUnauthorized:         "unauthorized",
 	CodeTokenExpired:         "token_expired",
 	CodePublishDenied:        "publish_denied",
@@ -91,16 +101,22 @@ var codeNames = map[Code]string{
 	CodeTooManySessions:      "too_many_sessions",
 	CodeRateLimited:          "rate_limited",
 	CodeSlowSubscriber:       "slow_subscriber",
+	CodeTooManyRequests:      "too_many_requests",
+	CodeTooManyPresences:     "too_many_presences",
 	CodeShuttingDown:         "shutting_down",
 	CodeInternal:             "internal",
 	CodeBusUnavailable:       "bus_unavailable",
 	CodeOverloaded:           "overloaded",
+	CodeNoResponders:         "no_responders",
+	CodeRequestTimeout:       "request_timeout",
 	CodeConnectionLost:       "connection_lost",
 	CodeConnectTimeout:       "connect_timeout",
 	CodeConnectFailed:        "connect_failed",
 	CodeUnsupported:          "unsupported",
 	CodeClosed:               "closed",
 	CodeAborted:              "aborted",
+	CodeQueueFull:            "queue_full",
+	CodeOffline:              "offline",
 }
 
 // String returns the name that the registry gives, or code_N for a code that it

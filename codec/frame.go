@@ -18,6 +18,9 @@ const (
 	TypeEnd           Type = 6
 	TypeFlow          Type = 7
 	TypeStreamEnd     Type = 8
+	TypePing          Type = 9
+	TypePong          Type = 10
+	TypePriority      Type = 11
 
 	TypeSubscribe  Type = 16
 	TypeSubscribed Type = 17
@@ -25,19 +28,34 @@ const (
 	TypeMessage    Type = 19
 	TypeGap        Type = 20
 	TypeSkip       Type = 21
+	TypeFetch      Type = 22
+	TypePage       Type = 23
 
 	TypePublication Type = 32
 	TypePublish     Type = 33
 	TypeAck         Type = 34
 	TypeNack        Type = 35
+
+	TypePresence Type = 48
+	TypeCount    Type = 49
+	TypeCounts   Type = 50
+
+	TypeRequest  Type = 64
+	TypeResponse Type = 65
+	TypeDone     Type = 66
+	TypeReply    Type = 67
+	TypeCancel   Type = 68
 )
 
 var typeNames = map[Type]string{
 	TypeHello: "HELLO", TypeWelcome: "WELCOME", TypeAuth: "AUTH", TypeAuthenticated: "AUTHENTICATED",
 	TypeNotice: "NOTICE", TypeEnd: "END", TypeFlow: "FLOW", TypeStreamEnd: "STREAM_END",
+	TypePing: "PING", TypePong: "PONG", TypePriority: "PRIORITY", TypeFetch: "FETCH", TypePage: "PAGE",
 	TypeSubscribe: "SUBSCRIBE", TypeSubscribed: "SUBSCRIBED", TypeTopic: "TOPIC",
 	TypeMessage: "MESSAGE", TypeGap: "GAP", TypeSkip: "SKIP",
 	TypePublication: "PUBLICATION", TypePublish: "PUBLISH", TypeAck: "ACK", TypeNack: "NACK",
+	TypePresence: "PRESENCE", TypeCount: "COUNT", TypeCounts: "COUNTS",
+	TypeRequest: "REQUEST", TypeResponse: "RESPONSE", TypeDone: "DONE", TypeReply: "REPLY", TypeCancel: "CANCEL",
 }
 
 // String returns the name that PROTOCOL.md uses, or "unknown".

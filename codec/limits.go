@@ -10,8 +10,31 @@ const (
 	MaxReason     = 512      // reason of END, NACK, NOTICE and STREAM_END
 	MaxSecret     = 64       // resume secret
 
+	MaxKey         = 255     // a message's key
+	MaxID          = 64      // an idempotency key
+	MaxGroup       = 64      // the name of a group
+	MaxHeaders     = 16      // pairs of a message
+	MaxHeaderName  = 64      // one header's name
+	MaxHeaderValue = 512     // one header's value
+	MaxHeaderBytes = 4 << 10 // all names and values of a message
+	MaxConditions  = 16      // conditions of a filter
+	MaxValues      = 16      // values of a condition
+	MaxReply       = 255     // a reply address
+	MaxLast        = 10_000  // n of FromLast
+	MaxPositions   = 1024    // topics of FromPositions
+	MaxPage        = 1000    // messages of a page of history
+	MaxPageBytes   = 1 << 20 // frames of a page of history
+	MaxState       = 1 << 10 // the state of a presence
+	MaxPresences   = 64      // topics in which a session is present
+	MaxRequests    = 256     // requests of a session without DONE
+	MaxPages       = 8       // page streams of a session at a time
+	MaxReplies     = 65_535  // replies to one request
+	MaxTimeout     = 600_000 // ms that a request waits
+	MaxHealth      = 1024    // subscriptions of one PONG
+	MaxCounts      = 1024    // topics of one COUNTS
+
 	// FrameOverhead is what a frame may be longer than the payload limit.
-	FrameOverhead = 4 << 10
+	FrameOverhead = 8 << 10
 
 	// MaxInteger is the largest integer of the envelope (PROTOCOL §2.2): what
 	// every language holds exactly.

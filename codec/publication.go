@@ -50,31 +50,101 @@ type Publish struct {
 	Topic    string // "" on a publication stream
 	Mode     Mode
 	Payload  Payload
+	Key      string   // "" is none; at most MaxKey bytes
+	TTL      Optional // ms, at least 1
+	Headers  Headers
+	Retain   bool     // the last value of its key (PROTOCOL §4.5)
+	ID       string   // idempotency key, at most MaxID bytes; "" is none
+	Order    Optional // on the control stream: the publisher's sequence (PROTOCOL §7.6)
 }
 
 // AppendPublish appends a PUBLISH frame (PROTOCOL §7.2).
 func AppendPublish(b []byte, m Publish) []byte {
-	p := pack(b, TypePublish, 5)
+	n := 5
+	switch {
+	case m.Order.Set:
+		n = 11
+	case m.ID != "":
+		n = 10
+	case m.Retain:
+		n = 9
+	case len(m.Headers) > 0:
+		n = 8
+	case m.TTL.Set:
+		n = 7
+	case m.Key != "":
+		n = 6
+	}
+	p := pack(b, TypePublish, n)
 	p.uint(m.Sequence)
 	p.optionalText(m.Topic)
 	p.uint(uint64(m.Mode))
 	p.uint(uint64(m.Payload.Encoding))
 	p.bytes(m.Payload.Data)
+	if n > 5 {
+		m.options(p, n)
+	}
 	return p.frame()
+}
+
+// options writes the fields that few messages have.
+func (m *Publish) options(p *packer, n int) {
+	p.optionalText(m.Key)
+	if n >= 7 {
+		p.optional(m.TTL)
+	}
+	if n >= 8 {
+		p.headers(m.Headers)
+	}
+	if n >= 9 {
+		p.optional(Optional{Value: flagRetain, Set: m.Retain})
+	}
+	if n >= 10 {
+		p.optionalText(m.ID)
+	}
+	if n >= 11 {
+		p.optional(m.Order)
+	}
 }
 
 // ParsePublish parses a PUBLISH frame (PROTOCOL §7.2). The payload refers to the
 // frame. The topic is not checked against the grammar, so that the answer to a
-// bad one can name the sequence: see CheckTopic.
+// bad one can name the sequence: see CheckTopic. For the same reason a frame whose
+// options are wrong is returned with the error, which then has CodeInvalidOption.
 func ParsePublish(f Frame) (Publish, error) {
 	u := unpack(f, TypePublish)
 	m := Publish{Sequence: u.uint(), Topic: u.optionalText(len(f.body)), Mode: Mode(u.bounded(uint64(ModeLossy)))}
 	m.Payload.Encoding = Encoding(u.bounded(255))
 	m.Payload.Data = u.bytes(len(f.body))
+	if u.left > 0 && u.err == nil {
+		m.parseOptions(u)
+	}
 	if err := u.done(); err != nil {
+		if CodeOf(err) == CodeInvalidOption {
+			return m, err
+		}
 		return Publish{}, err
 	}
 	return m, nil
+}
+
+func (m *Publish) parseOptions(u *unpacker) {
+	m.Key = u.label("a key", MaxKey)
+	m.TTL = u.optional()
+	m.Headers = u.headers()
+	flags := u.optional().Value
+	m.Retain = flags&flagRetain != 0
+	m.ID = u.label("an idempotency key", MaxID)
+	m.Order = u.optional()
+	switch {
+	case u.err != nil:
+	case flags > flagRetain:
+		u.fail(Errorf(CodeInvalidOption, "flags %#x are not known", flags))
+	case m.TTL.Set && m.TTL.Value == 0:
+		u.fail(Errorf(CodeInvalidOption, "a time to live is at least 1 ms"))
+	case m.Retain && m.Mode == ModeLossy:
+		u.fail(Errorf(CodeInvalidOption, "a lossy message is not retained"))
+	}
 }
 
 // MaxAckBatch is the most offsets that one ACK holds.

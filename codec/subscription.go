@@ -41,22 +41,66 @@ type Subscribe struct {
 	Class    Class
 	Priority uint8  // 0 (first) to MaxPriority
 	Credit   uint64 // bytes, at least 1
+	From     From   // the zero value is now
+
+	NoEcho     bool   // without the messages of this session
+	NoRetained bool   // without last values at the beginning
+	Presence   bool   // the presence of the topics in place of their messages
+	Filter     Filter // on headers; nil lets everything through
+	Group      string // "" is none; at most MaxGroup bytes
 }
+
+// The flags of SUBSCRIBE's options.
+const (
+	flagNoEcho = 1 << iota
+	flagNoRetained
+	flagPresence
+	subscribeFlags = flagNoEcho | flagNoRetained | flagPresence
+)
+
+// options is how many options SUBSCRIBE has.
+const subscribeOptions = 3
 
 // AppendSubscribe appends a SUBSCRIBE frame (PROTOCOL §6.1).
 func AppendSubscribe(b []byte, s Subscribe) []byte {
-	p := pack(b, TypeSubscribe, 5)
+	flags := uint64(0)
+	if s.NoEcho {
+		flags |= flagNoEcho
+	}
+	if s.NoRetained {
+		flags |= flagNoRetained
+	}
+	if s.Presence {
+		flags |= flagPresence
+	}
+	n := 5
+	switch {
+	case flags != 0 || len(s.Filter) > 0 || s.Group != "":
+		n = 7
+	case s.From.Kind != FromNow:
+		n = 6
+	}
+	p := pack(b, TypeSubscribe, n)
 	p.uint(s.Number)
 	p.text(s.Pattern)
 	p.uint(uint64(s.Class))
 	p.uint(uint64(s.Priority))
 	p.uint(s.Credit)
+	if n >= 6 {
+		p.from(s.From)
+	}
+	if n >= 7 {
+		p.array(subscribeOptions)
+		p.optional(Optional{Value: flags, Set: flags != 0})
+		p.filter(s.Filter)
+		p.optionalText(s.Group)
+	}
 	return p.frame()
 }
 
 // ParseSubscribe parses a SUBSCRIBE frame (PROTOCOL §6.1). Besides the layout it
-// checks the values, each with its code: the pattern, the class, the priority,
-// the credit and that the reserved fields are nil.
+// checks the values, each with its code: the pattern, the class, the priority, the
+// credit, from, and the options.
 func ParseSubscribe(f Frame) (Subscribe, error) {
 	u := unpack(f, TypeSubscribe)
 	s := Subscribe{Number: u.uint()}
@@ -64,8 +108,10 @@ func ParseSubscribe(f Frame) (Subscribe, error) {
 	s.Pattern = u.text(MaxFirstFrame)
 	class, priority := u.uint(), u.uint()
 	s.Credit = u.uint()
-	from, options := u.absent(), u.absent()
-	reserved := !from || !options
+	s.From = u.from()
+	if !u.absent() {
+		s.options(u)
+	}
 	if u.err == nil {
 		switch {
 		case s.Number == 0 || s.Credit == 0:
@@ -74,20 +120,55 @@ func ParseSubscribe(f Frame) (Subscribe, error) {
 			u.fail(Errorf(CodeUnsupportedClass, "class %d is not known", class))
 		case priority > MaxPriority:
 			u.fail(Errorf(CodeInvalidOption, "priority %d is above %d", priority, MaxPriority))
-		case reserved:
-			u.fail(Errorf(CodeInvalidOption, "from and options are reserved and must be nil"))
 		default:
 			u.failOn(CheckPattern(s.Pattern))
+			u.failOn(s.check())
 		}
 	}
 	s.Class, s.Priority = Class(class), uint8(priority)
-	if reserved {
-		u.left = -1 // what follows is not known
-	}
 	if err := u.done(); err != nil {
 		return Subscribe{}, err
 	}
 	return s, nil
+}
+
+// options reads the options.
+func (s *Subscribe) options(u *unpacker) {
+	n := u.list(len(u.body))
+	if n > subscribeOptions {
+		u.fail(Errorf(CodeInvalidOption, "an option that is not known"))
+	}
+	if n > 0 {
+		flags := u.optional().Value
+		if flags > subscribeFlags {
+			u.fail(Errorf(CodeInvalidOption, "flags %#x are not known", flags&^subscribeFlags))
+		}
+		s.NoEcho = flags&flagNoEcho != 0
+		s.NoRetained = flags&flagNoRetained != 0
+		s.Presence = flags&flagPresence != 0
+	}
+	if n > 1 {
+		s.Filter = u.filter()
+	}
+	if n > 2 {
+		s.Group = u.label("a group", MaxGroup)
+	}
+}
+
+// check reports options that do not go together.
+func (s *Subscribe) check() error {
+	exact := IsExact(s.Pattern)
+	switch {
+	case s.From.Kind == FromPosition && !exact:
+		return Errorf(CodeInvalidOption, "from is a position, and the pattern has many")
+	case s.From.Kind == FromPositions && exact:
+		return Errorf(CodeInvalidOption, "from is a list of positions, and the pattern is one topic")
+	case s.Group != "" && s.From.Kind != FromNow:
+		return Errorf(CodeInvalidOption, "a subscription in a group begins now")
+	case s.Group != "" && s.Presence:
+		return Errorf(CodeInvalidOption, "a subscription to presence is in no group")
+	}
+	return nil
 }
 
 // failOn keeps an error of a check of this package.
@@ -97,23 +178,52 @@ func (u *unpacker) failOn(err error) {
 	}
 }
 
-// Subscribed is the first frame down a subscription stream (PROTOCOL §6.2). Topic
-// is 0 for a pattern that is not exact.
+// class reads an optional class.
+func (u *unpacker) class() Optional {
+	o := u.optional()
+	if u.err == nil && o.Value > uint64(ClassUnreliable) {
+		u.malformed("a class that is not known")
+	}
+	return o
+}
+
+// Subscribed is the first frame down a subscription stream (PROTOCOL §6.2). Topic,
+// Epoch and Offset are 0, and Last and Class not set, for a pattern that is not
+// exact.
 type Subscribed struct {
 	Topic  uint64
 	Epoch  uint64
-	Offset uint64
+	Offset uint64   // before the first message that will come
+	Last   Optional // the topic's last offset when the subscription began; not set: Offset
+	Time   Optional // when it began, ms since WELCOME's base
+	Class  Optional // in force; not set: that of SUBSCRIBE
 }
 
 // AppendSubscribed appends a SUBSCRIBED frame (PROTOCOL §6.2).
 func AppendSubscribed(b []byte, s Subscribed) []byte {
-	if s.Topic == 0 {
-		return pack(b, TypeSubscribed, 0).frame()
+	n := 3
+	switch {
+	case s.Class.Set:
+		n = 6
+	case s.Time.Set:
+		n = 5
+	case s.Last.Set:
+		n = 4
+	case s.Topic == 0:
+		n = 0
 	}
-	p := pack(b, TypeSubscribed, 3)
-	p.uint(s.Topic)
-	p.uint(s.Epoch)
-	p.uint(s.Offset)
+	p := pack(b, TypeSubscribed, n)
+	if n > 0 {
+		there := s.Topic != 0
+		p.optional(Optional{s.Topic, there})
+		p.optional(Optional{s.Epoch, there})
+		p.optional(Optional{s.Offset, there})
+	}
+	for i, o := range [...]Optional{s.Last, s.Time, s.Class} {
+		if n > 3+i {
+			p.optional(o)
+		}
+	}
 	return p.frame()
 }
 
@@ -129,6 +239,11 @@ func ParseSubscribed(f Frame) (Subscribed, error) {
 	} else if epoch, offset := u.absent(), u.absent(); !epoch || !offset {
 		u.malformed("an epoch or offset without a topic")
 	}
+	s.Last, s.Time = u.optional(), u.optional()
+	s.Class = u.class()
+	if u.err == nil && s.Last.Set && (s.Topic == 0 || s.Last.Value < s.Offset) {
+		u.malformed("the last offset is before the first, or of no topic")
+	}
 	if err := u.done(); err != nil {
 		return Subscribed{}, err
 	}
@@ -140,16 +255,30 @@ type Topic struct {
 	Topic  uint64
 	Name   string
 	Epoch  uint64
-	Offset uint64 // the last offset before the first message that follows
+	Offset uint64   // the last offset before the first message that follows
+	Last   Optional // as in Subscribed
+	Class  Optional // as in Subscribed
 }
 
 // AppendTopic appends a TOPIC frame (PROTOCOL §6.3).
 func AppendTopic(b []byte, t Topic) []byte {
-	p := pack(b, TypeTopic, 4)
+	n := 4
+	switch {
+	case t.Class.Set:
+		n = 6
+	case t.Last.Set:
+		n = 5
+	}
+	p := pack(b, TypeTopic, n)
 	p.uint(t.Topic)
 	p.text(t.Name)
 	p.uint(t.Epoch)
 	p.uint(t.Offset)
+	for i, o := range [...]Optional{t.Last, t.Class} {
+		if n > 4+i {
+			p.optional(o)
+		}
+	}
 	return p.frame()
 }
 
@@ -157,9 +286,11 @@ func AppendTopic(b []byte, t Topic) []byte {
 func ParseTopic(f Frame) (Topic, error) {
 	u := unpack(f, TypeTopic)
 	t := Topic{Topic: u.uint(), Name: u.text(MaxTopic), Epoch: u.bounded(MaxEpoch - 1), Offset: u.uint()}
+	t.Last = u.optional()
+	t.Class = u.class()
 	if u.err == nil {
-		if t.Topic == 0 {
-			u.malformed("a topic's number is at least 1")
+		if t.Topic == 0 || t.Last.Set && t.Last.Value < t.Offset {
+			u.malformed("a topic's number is at least 1, and its last offset not before the first")
 		}
 		u.failOn(CheckTopic(t.Name))
 	}
@@ -179,7 +310,15 @@ type Message struct {
 	Payload   Payload
 	Publisher ID       // zero: published in the broker's process or by a NATS client
 	Reliable  Optional // set on a lossy message: distance to the last reliable one; 0: none
+	Key       string   // "" is none; at most MaxKey bytes
+	Expires   Optional // ms since WELCOME's base
+	Headers   Headers
+	Reply     []byte // on a request: where to send replies; at most MaxReply bytes
+	Retain    bool   // the last value of its key (PROTOCOL §4.5)
 }
+
+// flagRetain is the flag of MESSAGE and PUBLISH.
+const flagRetain = 1
 
 // Lossy reports the mode of the message (PROTOCOL §4.4).
 func (m Message) Lossy() bool { return m.Reliable.Set }
@@ -188,6 +327,16 @@ func (m Message) Lossy() bool { return m.Reliable.Set }
 func AppendMessage(b []byte, m Message) []byte {
 	n := 6
 	switch {
+	case m.Retain:
+		n = 14
+	case m.Reply != nil:
+		n = 13
+	case len(m.Headers) > 0:
+		n = 11
+	case m.Expires.Set:
+		n = 10
+	case m.Key != "":
+		n = 9
 	case m.Reliable.Set:
 		n = 8
 	case !m.Publisher.IsZero():
@@ -206,11 +355,37 @@ func AppendMessage(b []byte, m Message) []byte {
 	if n >= 8 {
 		p.optional(m.Reliable)
 	}
+	if n >= 9 {
+		m.options(p, n)
+	}
 	return p.frame()
 }
 
-// ParseMessage parses a MESSAGE frame (PROTOCOL §6.5). The payload refers to the
-// frame.
+// options writes the fields that few messages have.
+func (m *Message) options(p *packer, n int) {
+	p.optionalText(m.Key)
+	if n >= 10 {
+		p.optional(m.Expires)
+	}
+	if n >= 11 {
+		p.headers(m.Headers)
+	}
+	if n < 13 {
+		return
+	}
+	p.none() // content encoding
+	if m.Reply == nil {
+		p.none()
+	} else {
+		p.bytes(m.Reply)
+	}
+	if n >= 14 {
+		p.uint(flagRetain)
+	}
+}
+
+// ParseMessage parses a MESSAGE frame (PROTOCOL §6.5). The payload and the reply
+// address refer to the frame.
 func ParseMessage(f Frame) (Message, error) {
 	u := unpack(f, TypeMessage)
 	m := Message{Topic: u.uint(), Offset: u.uint(), Previous: u.uint(), Time: u.uint()}
@@ -218,6 +393,16 @@ func ParseMessage(f Frame) (Message, error) {
 	m.Payload.Data = u.bytes(len(f.body))
 	m.Publisher = u.optionalID()
 	m.Reliable = u.optional()
+	if u.left > 0 {
+		m.Key = u.label("a key", MaxKey)
+		m.Expires = u.optional()
+		m.Headers = u.headers()
+		u.optionalText(MaxAgent) // content encoding: reserved
+		if !u.absent() {
+			m.Reply = u.bytes(MaxReply)
+		}
+		m.Retain = u.optional().Value&flagRetain != 0
+	}
 	if u.err == nil {
 		switch {
 		case m.Topic == 0:
@@ -247,12 +432,13 @@ const (
 	GapHistory   GapReason = 5
 	GapReconnect GapReason = 6
 	GapBus       GapReason = 7
+	GapPriority  GapReason = 8
 )
 
 // String returns the name that PROTOCOL §6.6 uses; "unknown" for a reason of a
 // later version.
 func (r GapReason) String() string {
-	names := [...]string{"unknown", "overflow", "conflated", "lost", "expired", "history", "reconnect", "bus"}
+	names := [...]string{"unknown", "overflow", "conflated", "lost", "expired", "history", "reconnect", "bus", "priority"}
 	if int(r) < len(names) {
 		return names[r]
 	}

@@ -58,6 +58,19 @@ var frameCodecs = map[Type]frameCodec{
 	TypePublish:       codecOf(ParsePublish, AppendPublish),
 	TypeAck:           codecOf(ParseAck, AppendAck),
 	TypeNack:          codecOf(ParseNack, AppendNack),
+	TypePriority:      codecOf(ParsePriority, AppendPriority),
+	TypePing:          codecOf(ParsePing, AppendPing),
+	TypePong:          codecOf(ParsePong, AppendPong),
+	TypeFetch:         codecOf(ParseFetch, AppendFetch),
+	TypePage:          codecOf(ParsePage, AppendPage),
+	TypePresence:      codecOf(ParsePresence, AppendPresence),
+	TypeCount:         codecOf(ParseCount, AppendCount),
+	TypeCounts:        codecOf(ParseCounts, AppendCounts),
+	TypeRequest:       codecOf(ParseRequest, AppendRequest),
+	TypeResponse:      codecOf(ParseResponse, AppendResponse),
+	TypeDone:          codecOf(ParseDone, AppendDone),
+	TypeReply:         codecOf(ParseReply, AppendReply),
+	TypeCancel:        codecOf(ParseCancel, AppendCancel),
 }
 
 var (
@@ -109,6 +122,55 @@ var frames = []struct {
 	{"ack on the control stream", TypeAck, Ack{Sequence: 9, Epoch: 77, Offsets: []uint64{1}}},
 	{"ack that only gives credit", TypeAck, Ack{Limit: Some(1 << 20)}},
 	{"nack", TypeNack, Nack{Sequence: 6, Code: CodePayloadTooLarge, Reason: "too large", Limit: Some(400_000)}},
+	{"subscribe from a position, in class latest", TypeSubscribe, Subscribe{Number: 1, Pattern: "a.b", Class: ClassLatest, Credit: 9, From: From{Kind: FromPosition, Epoch: 1<<48 - 1, Offset: 70_000}}},
+	{"subscribe from the last ten", TypeSubscribe, Subscribe{Number: 1, Pattern: "a.>", Credit: 9, From: From{Kind: FromLast, N: 10}}},
+	{"subscribe from a time, without echo", TypeSubscribe, Subscribe{Number: 1, Pattern: "a", Credit: 9, From: From{Kind: FromTime, Time: 12_345}, NoEcho: true}},
+	{"subscribe from the beginning, without last values", TypeSubscribe, Subscribe{Number: 1, Pattern: "a", Credit: 9, From: From{Kind: FromBeginning}, NoRetained: true}},
+	{"subscribe from positions", TypeSubscribe, Subscribe{Number: 1, Pattern: "a.*", Credit: 9, From: From{Kind: FromPositions, Time: 5, Positions: []TopicPosition{{"a.b", 7, 8}, {"a.c", 9, 0}}}}},
+	{"subscribe from no positions", TypeSubscribe, Subscribe{Number: 1, Pattern: "a.*", Credit: 9, From: From{Kind: FromPositions, Time: 5}}},
+	{"subscribe to presence", TypeSubscribe, Subscribe{Number: 1, Pattern: "room.*", Class: ClassLatest, Credit: 9, Presence: true}},
+	{"subscribe with a filter", TypeSubscribe, Subscribe{Number: 1, Pattern: "a", Credit: 9, Filter: Filter{{"kind", OpIs, []string{"x", "y"}}, {"level", OpAtLeast, []string{"-3.5"}}, {"debug", OpAbsent, nil}}}},
+	{"subscribe in a group", TypeSubscribe, Subscribe{Number: 1, Pattern: "jobs.>", Credit: 9, Group: "workers"}},
+	{"subscribed to what is replayed", TypeSubscribed, Subscribed{Topic: 12, Epoch: 5, Offset: 10, Last: Some(20), Time: Some(99)}},
+	{"subscribed in a weaker class", TypeSubscribed, Subscribed{Topic: 12, Epoch: 5, Offset: 10, Class: Some(1)}},
+	{"subscribed to a pattern at a time", TypeSubscribed, Subscribed{Time: Some(99)}},
+	{"topic with replay and class", TypeTopic, Topic{Topic: 12, Name: "a.b", Epoch: 5, Offset: 0, Last: Some(20), Class: Some(2)}},
+	{"topic with replay", TypeTopic, Topic{Topic: 12, Name: "a.b", Epoch: 5, Offset: 1, Last: Some(20)}},
+	{"message with a key", TypeMessage, Message{Topic: 12, Offset: 7, Previous: 1, Time: 3, Payload: Text("v"), Publisher: idA, Key: "sensor-7"}},
+	{"message that expires", TypeMessage, Message{Topic: 12, Offset: 7, Previous: 1, Time: 3, Payload: Text("v"), Expires: Some(60_003)}},
+	{"message with headers", TypeMessage, Message{Topic: 12, Offset: 7, Previous: 1, Time: 3, Payload: Text("v"), Headers: Headers{{"kind", "x"}, {"empty", ""}}}},
+	{"message that is a request", TypeMessage, Message{Topic: 12, Offset: 7, Previous: 1, Time: 3, Payload: Text("v"), Expires: Some(9), Reply: []byte{1, 2, 3}}},
+	{"message with everything", TypeMessage, Message{Topic: 12, Offset: 7, Previous: 1, Time: 3, Payload: Text("v"), Publisher: idA, Key: "k", Expires: Some(9), Headers: Headers{{"a", "b"}}, Reply: []byte{1}, Retain: true}},
+	{"gap by priority", TypeGap, Gap{Topic: 12, Epoch: Some(5), From: Some(10), To: Some(20), Reason: GapPriority, Count: Some(4)}},
+	{"publish with a key", TypePublish, Publish{Sequence: 1, Payload: Text("v"), Key: "k"}},
+	{"publish that expires", TypePublish, Publish{Sequence: 1, Payload: Text("v"), TTL: Some(1)}},
+	{"publish with headers", TypePublish, Publish{Sequence: 1, Payload: Text("v"), Headers: Headers{{"a", "b"}}}},
+	{"publish of a last value", TypePublish, Publish{Sequence: 1, Payload: Text("v"), Key: "k", Retain: true}},
+	{"publish with an idempotency key", TypePublish, Publish{Sequence: 1, Payload: Text("v"), ID: "order-17"}},
+	{"publish in order on the control stream", TypePublish, Publish{Sequence: 4, Topic: "a", Payload: Text("v"), Order: Some(17)}},
+	{"priority", TypePriority, Priority{Subscription: 3, Priority: 7}},
+	{"ping", TypePing, Ping{Number: 1}},
+	{"ping about the subscriptions", TypePing, Ping{Number: 2, Subscriptions: true}},
+	{"pong", TypePong, Pong{Number: 1}},
+	{"pong with everything", TypePong, Pong{Number: 2, RTT: Some(31_000), Sent: Some(400), Lost: Some(3), Subscriptions: []SubscriptionHealth{{1, 2, 3, 4, 5}, {6, 0, 0, 0, 0}}}},
+	{"fetch the newest", TypeFetch, Fetch{Topic: "a", Backward: true, Limit: 50}},
+	{"fetch from a position", TypeFetch, Fetch{Topic: "a", From: From{Kind: FromPosition, Epoch: 1, Offset: 2}, Limit: 1000}},
+	{"page", TypePage, Page{Topic: 12, Epoch: 5, First: 3, Last: 90}},
+	{"page of nothing", TypePage, Page{Topic: 12, Epoch: 5}},
+	{"presence", TypePresence, Presence{Number: 1, Topic: "room", State: Text("here")}},
+	{"presence that ends", TypePresence, Presence{Number: 2, Topic: "room", Leave: true}},
+	{"count", TypeCount, Count{Number: 3, Pattern: "room.*"}},
+	{"counts", TypeCounts, Counts{Number: 3, Topics: []TopicCount{{"room.a", 2}, {"room.b", 300}}, More: true}},
+	{"counts of nothing", TypeCounts, Counts{Number: 3}},
+	{"request", TypeRequest, Request{Number: 1, Topic: "svc.add", Timeout: 5000, Limit: 1, Payload: Text("1+1")}},
+	{"request with everything", TypeRequest, Request{Number: 1, Topic: "svc", Timeout: 1, Limit: 65_535, Payload: Text("q"), Key: "k", Headers: Headers{{"a", "b"}}}},
+	{"response", TypeResponse, Response{Number: 1, Payload: Text("2"), Publisher: idA}},
+	{"response of no client", TypeResponse, Response{Number: 1, Payload: Text("2"), Headers: Headers{{"a", "b"}}}},
+	{"done", TypeDone, Done{Number: 1}},
+	{"done without responders", TypeDone, Done{Number: 1, Code: CodeNoResponders, Reason: "nobody is subscribed"}},
+	{"reply", TypeReply, Reply{To: []byte{1, 2, 3}, Payload: Text("2")}},
+	{"reply with headers", TypeReply, Reply{To: []byte{1}, Payload: Text("2"), Headers: Headers{{"a", "b"}}}},
+	{"cancel", TypeCancel, Cancel{Number: 1}},
 	{"nack to try again", TypeNack, Nack{Sequence: 7, Code: CodeBusUnavailable, Retry: Some(500)}},
 }
 
@@ -139,13 +201,7 @@ func field(v any) any {
 		return v.String()
 	case []byte:
 		return hex.EncodeToString(v)
-	case []uint64:
-		list := make([]any, len(v))
-		for i, n := range v {
-			list[i] = float64(n)
-		}
-		return list
-	case string:
+	case string, bool:
 		return v
 	}
 	switch rv := reflect.ValueOf(v); rv.Kind() {
@@ -153,6 +209,12 @@ func field(v any) any {
 		return fields(v)
 	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
 		return float64(rv.Uint())
+	case reflect.Slice:
+		list := make([]any, rv.Len())
+		for i := range list {
+			list[i] = field(rv.Index(i).Interface())
+		}
+		return list
 	default:
 		panic("no vector form for " + rv.Type().String())
 	}
