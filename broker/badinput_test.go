@@ -80,7 +80,7 @@ func TestBadStreams(t *testing.T) {
 				}
 				bad.wantEnd(c.code)
 				p.wantAlive()
-				if _, err := b.Publish(t.Context(), "good", "still here"); err != nil {
+				if _, err := b.Publish(t.Context(), "good", "still here", nil); err != nil {
 					t.Fatal(err)
 				}
 				good.want(codec.TypeMessage)

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -85,51 +84,11 @@ func (s *sink) Lost(pattern string) {
 	}
 }
 
-// Publish publishes a message from within the process, with the authority of the
-// broker itself: system topics too. The value becomes a payload as codec.Encode
-// says; bytes are copied. The position is the one that the bus gave; delivery is
-// not waited for. ctx bounds the wait for the bus; a broker that stands alone has
-// none.
-//
-// The error is a *codec.Error for a bad topic (CodeInvalidTopic), a payload above
-// the limit (CodePayloadTooLarge) or a bus that does not take it, and ErrClosed
-// after Shutdown.
-func (b *Broker) Publish(ctx context.Context, topic string, value any) (Position, error) {
-	return b.publishValue(ctx, topic, value, codec.ModeReliable)
-}
-
-// PublishLossy is Publish for a message of which only the newest counts: it
-// travels by datagram where it can (PROTOCOL §9).
-func (b *Broker) PublishLossy(ctx context.Context, topic string, value any) (Position, error) {
-	return b.publishValue(ctx, topic, value, codec.ModeLossy)
-}
-
-func (b *Broker) publishValue(ctx context.Context, topic string, value any, mode codec.Mode) (Position, error) {
-	if err := codec.CheckTopic(topic); err != nil {
-		return Position{}, err
-	}
-	p, err := codec.Encode(value)
-	if err != nil {
-		return Position{}, err
-	}
-	if err := b.checkPayload(p); err != nil {
-		return Position{}, err
-	}
-	p.Data = bytes.Clone(p.Data) // the caller's, if value was bytes
+// isClosed reports whether nothing is published any more.
+func (b *Broker) isClosed() bool {
 	b.mu.Lock()
-	closed := b.closed
-	b.mu.Unlock()
-	if closed {
-		return Position{}, ErrClosed
-	}
-	return b.bus.Publish(ctx, Message{Topic: topic, Mode: mode, Payload: p})
-}
-
-func (b *Broker) checkPayload(p codec.Payload) error {
-	if n := uint64(len(p.Data)); n > b.config.Limits.Payload {
-		return codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the limit is %d", n, b.config.Limits.Payload)
-	}
-	return nil
+	defer b.mu.Unlock()
+	return b.closed
 }
 
 // maxFrame is the longest body of a frame that a client may send after HELLO.

@@ -38,7 +38,7 @@ func TestWildcards(t *testing.T) {
 		rest := subscribe(t, c, "a.>", nil)
 		all := subscribe(t, c, ">", nil)
 		for _, topic := range []string{"a.b", "a.b.c", "b", "$SYS.x", "a.d"} {
-			if _, err := b.Publish(t.Context(), topic, topic); err != nil {
+			if _, err := b.Publish(t.Context(), topic, topic, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

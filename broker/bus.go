@@ -12,6 +12,13 @@ type Message struct {
 	Mode      codec.Mode
 	Payload   codec.Payload // not changed after it was given away
 	Publisher codec.ID      // zero: not a client of Tidewire
+
+	Key     string        // PROTOCOL §4.5; "" is none
+	Expires uint64        // ms of this broker's clock (PROTOCOL §4.6); 0: never
+	Headers codec.Headers // not changed after they were given away
+	Retain  bool          // the last value of its key; never set on a lossy message
+	ID      string        // the idempotency key (PROTOCOL §7.6); "" is none
+	Reply   []byte        // of a request, where replies go (PROTOCOL §7.7)
 }
 
 // Position is where a message stands in its topic (PROTOCOL §4.2).

@@ -41,10 +41,10 @@ func (s *session) handleControl(f codec.Frame) error {
 		s.grant(w)
 	case codec.TypePublish:
 		m, err := codec.ParsePublish(f)
-		if err != nil {
+		if err != nil && codec.CodeOf(err) != codec.CodeInvalidOption {
 			return err
 		}
-		s.publishOnce(m)
+		s.publishOnce(m, err)
 	case codec.TypeAuth:
 		a, err := codec.ParseAuth(f)
 		if err != nil {
@@ -57,9 +57,13 @@ func (s *session) handleControl(f codec.Frame) error {
 	return nil
 }
 
-// publishOnce publishes a PUBLISH of the control stream and answers it.
-func (s *session) publishOnce(m codec.Publish) {
-	pos, err := Position{}, codec.CheckTopic(m.Topic)
+// publishOnce publishes a PUBLISH of the control stream and answers it; err is what
+// is wrong with its options.
+func (s *session) publishOnce(m codec.Publish, err error) {
+	var pos Position
+	if err == nil {
+		err = codec.CheckTopic(m.Topic)
+	}
 	if err == nil {
 		err = s.permitPublish(m.Topic)
 	}

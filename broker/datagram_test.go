@@ -98,7 +98,7 @@ func TestPathBecomesNarrower(t *testing.T) {
 	})
 	reliable := p.subscribe(1, "x", codec.ClassReliable)
 	newest := p.subscribe(2, "x", codec.ClassSequenced)
-	if _, err := b.Publish(t.Context(), "x", "one"); err != nil {
+	if _, err := b.Publish(t.Context(), "x", "one", nil); err != nil {
 		t.Fatal(err)
 	}
 	reliable.want(codec.TypeMessage)
@@ -108,7 +108,7 @@ func TestPathBecomesNarrower(t *testing.T) {
 	if err != nil || m.Offset != 1 {
 		t.Fatalf("%+v, %v", m, err)
 	}
-	if _, err := b.Publish(t.Context(), "x", "two"); err != nil {
+	if _, err := b.Publish(t.Context(), "x", "two", nil); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := codec.ParseMessage(reliable.want(codec.TypeMessage)); err != nil || m.Offset != 2 {
@@ -129,7 +129,7 @@ func TestDatagramThatIsNotTaken(t *testing.T) {
 	defer b.Close()
 	p := ficklePeer(t, b, func(*fickle, []byte) error { return errors.New("not now") })
 	l := p.subscribe(1, "x", codec.ClassSequenced)
-	if _, err := b.Publish(t.Context(), "x", "lost"); err != nil {
+	if _, err := b.Publish(t.Context(), "x", "lost", nil); err != nil {
 		t.Fatal(err)
 	}
 	g, err := codec.ParseGap(l.want(codec.TypeGap))
@@ -158,7 +158,7 @@ func TestSlotOverflow(t *testing.T) {
 	})
 	l := p.subscribe(1, ">", codec.ClassSequenced)
 	for i := range topics {
-		if _, err := b.Publish(t.Context(), fmt.Sprint("t.", i), "v"); err != nil {
+		if _, err := b.Publish(t.Context(), fmt.Sprint("t.", i), "v", nil); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {

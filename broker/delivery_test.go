@@ -237,14 +237,14 @@ func TestOverlappingSubscriptions(t *testing.T) {
 			subscribe(t, c, "a.b", nil), subscribe(t, c, "a.b", nil), subscribe(t, c, "a.*", nil), subscribe(t, c, ">", nil),
 		}
 		for _, mode := range []func() error{
-			func() error { _, err := b.Publish(t.Context(), "a.b", "1"); return err },
-			func() error { _, err := b.PublishLossy(t.Context(), "a.b", "2"); return err },
+			func() error { _, err := b.Publish(t.Context(), "a.b", "1", nil); return err },
+			func() error { _, err := b.PublishLossy(t.Context(), "a.b", "2", nil); return err },
 		} {
 			if err := mode(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := b.Publish(t.Context(), "a.b", "3"); err != nil {
+		if _, err := b.Publish(t.Context(), "a.b", "3", nil); err != nil {
 			t.Fatal(err)
 		}
 		for i, sub := range subs {

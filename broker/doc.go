@@ -7,7 +7,7 @@
 //	srv, err := wt.NewServer(wt.ServerConfig{TLSConfig: tlsConfig, Handler: b})
 //	go srv.Serve(packetConn)
 //	…
-//	b.Publish(ctx, "news.today", "hello")
+//	b.Publish(ctx, "news.today", "hello", nil)
 //	…
 //	b.Shutdown(ctx) // tells the sessions, drains their queues, ends them
 //	srv.Shutdown(ctx)

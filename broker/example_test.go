@@ -54,7 +54,7 @@ func Example() {
 		log.Print(err)
 		return
 	}
-	if _, err := b.Publish(ctx, "news.today", "it rains"); err != nil {
+	if _, err := b.Publish(ctx, "news.today", "it rains", nil); err != nil {
 		log.Print(err)
 		return
 	}

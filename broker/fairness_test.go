@@ -46,7 +46,7 @@ func TestAnnouncementsAreBounded(t *testing.T) {
 	l.want(codec.TypeSubscribed)
 	flood := func(messages int) uint64 {
 		for i := range messages {
-			if _, err := b.Publish(t.Context(), fmt.Sprintf("%s.%d", strings.Repeat("n", 200), i%5000), "x"); err != nil {
+			if _, err := b.Publish(t.Context(), fmt.Sprintf("%s.%d", strings.Repeat("n", 200), i%5000), "x", nil); err != nil {
 				t.Fatal(err)
 			}
 		}

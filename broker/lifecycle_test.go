@@ -29,7 +29,7 @@ func TestShutdownDrains(t *testing.T) {
 		pub.send(codec.AppendPublish(nil, codec.Publish{Sequence: 1, Payload: codec.Text("x")}))
 		pub.want(codec.TypeAck)
 		for i := range 3 {
-			if _, err := b.Publish(t.Context(), "a", fmt.Sprint(i)); err != nil {
+			if _, err := b.Publish(t.Context(), "a", fmt.Sprint(i), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -55,7 +55,7 @@ func TestShutdownDrains(t *testing.T) {
 		p.control.wantEnd(codec.CodeShuttingDown)
 		p.wantClosed(codec.CodeShuttingDown)
 		stopping.Wait()
-		if _, err := b.Publish(t.Context(), "a", "x"); !errors.Is(err, broker.ErrClosed) {
+		if _, err := b.Publish(t.Context(), "a", "x", nil); !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("Publish after Shutdown: %v", err)
 		}
 	})
@@ -70,7 +70,7 @@ func TestShutdownDeadline(t *testing.T) {
 		sub.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 1, Pattern: "a", Credit: 1}))
 		sub.want(codec.TypeSubscribed)
 		for range 3 {
-			if _, err := b.Publish(t.Context(), "a", "never taken"); err != nil {
+			if _, err := b.Publish(t.Context(), "a", "never taken", nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -129,12 +129,12 @@ func TestTopicsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := b.Publish(t.Context(), "t0", "x")
+	first, err := b.Publish(t.Context(), "t0", "x", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 100 {
-		if _, err := b.Publish(t.Context(), fmt.Sprint("t", i), "x"); err != nil {
+		if _, err := b.Publish(t.Context(), fmt.Sprint("t", i), "x", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,7 +144,7 @@ func TestTopicsAreBounded(t *testing.T) {
 	if again, err := b.topics.get("pinned", false); err != nil || again != pinned {
 		t.Errorf("the pinned topic was evicted: %v", err)
 	}
-	again, err := b.Publish(t.Context(), "t0", "x")
+	again, err := b.Publish(t.Context(), "t0", "x", nil)
 	if err != nil || again.Epoch == first.Epoch || again.Offset != 1 {
 		t.Errorf("t0 came back at %+v, was at %+v, %v", again, first, err)
 	}
@@ -153,7 +153,7 @@ func TestTopicsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := b.Publish(t.Context(), "one.more", "x"); codec.CodeOf(err) != codec.CodeOverloaded {
+	if _, err := b.Publish(t.Context(), "one.more", "x", nil); codec.CodeOf(err) != codec.CodeOverloaded {
 		t.Errorf("a topic beyond the bound: %v", err)
 	}
 }

@@ -288,22 +288,6 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 	return nil
 }
 
-// publish brings a client's message to the bus.
-func (s *session) publish(topic string, m codec.Publish) (Position, error) {
-	if err := s.broker.checkPayload(m.Payload); err != nil {
-		return Position{}, err
-	}
-	if s.limiter != nil && !s.limiter.Allow() {
-		return Position{}, &codec.Error{Code: codec.CodeRateLimited, Reason: "above the session's rate", Retry: time.Second}
-	}
-	m.Payload.Data = append([]byte(nil), m.Payload.Data...) // it refers to the reader's buffer
-	pos, err := s.broker.bus.Publish(s.ctx, Message{Topic: topic, Mode: m.Mode, Payload: m.Payload, Publisher: s.id})
-	if err != nil {
-		return Position{}, asCoded(err, codec.CodeBusUnavailable)
-	}
-	return pos, nil
-}
-
 // sendControl queues a frame on the control stream.
 func (s *session) sendControl(frame []byte) {
 	s.mu.Lock()

@@ -156,10 +156,10 @@ func TestCreditWithoutReading(t *testing.T) {
 	read.want(codec.TypeSubscribed)
 	eventually(t, func() bool { return b.Stats().Subscriptions == 2 })
 	for i := range 20 {
-		if _, err := b.Publish(t.Context(), "big", make([]byte, 10<<10)); err != nil {
+		if _, err := b.Publish(t.Context(), "big", make([]byte, 10<<10), nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.Publish(t.Context(), "small", fmt.Sprint(i)); err != nil {
+		if _, err := b.Publish(t.Context(), "small", fmt.Sprint(i), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -186,7 +186,7 @@ func TestBudget(t *testing.T) {
 			subs = append(subs, subscribe(t, dial(t, n), "topic", &client.SubscribeOptions{Credit: 1}))
 		}
 		for range 50 {
-			if _, err := b.Publish(t.Context(), "topic", make([]byte, 4<<10)); err != nil {
+			if _, err := b.Publish(t.Context(), "topic", make([]byte, 4<<10), nil); err != nil {
 				t.Fatal(err)
 			}
 			if s := b.Stats(); s.QueuedBytes > budget {

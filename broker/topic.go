@@ -257,6 +257,11 @@ func (tp *topic) deliver(batch []sequenced) {
 			Payload:   s.Payload,
 			Publisher: s.Publisher,
 			Reliable:  s.reliable,
+			Key:       s.Key,
+			Expires:   codec.Optional{Value: s.Expires, Set: s.Expires > 0},
+			Headers:   s.Headers,
+			Reply:     s.Reply,
+			Retain:    s.Retain,
 		})
 		tp.deliveries = append(tp.deliveries, delivery{tp, frame, s.offset, s.offset - 1, s.reliable.Set})
 	}
