@@ -107,6 +107,9 @@ func TestBadControl(t *testing.T) {
 		{"frame of a subscription", hello, codec.AppendSubscribe(nil, codec.Subscribe{Number: 1, Pattern: "a", Credit: 1}), false, codec.CodeUnexpectedFrame},
 		{"frame over its limit", hello, tooLong, false, codec.CodeFrameTooLarge},
 		{"malformed FLOW", hello, raw(0x92, 7, 1), false, codec.CodeMalformedFrame},
+		{"malformed PING", hello, raw(0x91, 9), false, codec.CodeMalformedFrame},
+		{"PONG", hello, codec.AppendPong(nil, codec.Pong{Number: 1}), false, codec.CodeUnexpectedFrame},
+		{"COUNTS", hello, codec.AppendCounts(nil, codec.Counts{Number: 1}), false, codec.CodeUnexpectedFrame},
 		{"cut frame", hello, raw(0x93, 7, 1)[:2], true, codec.CodeMalformedFrame},
 		{"FIN", hello, nil, true, codec.CodeOK},
 	}

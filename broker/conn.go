@@ -30,6 +30,16 @@ type Conn interface {
 	Context() context.Context
 	// RemoteAddr is the client's address.
 	RemoteAddr() net.Addr
+	// Stats are the transport's figures just now; the zero value if it has none.
+	Stats() ConnStats
+}
+
+// ConnStats are what a transport knows of a connection.
+type ConnStats struct {
+	// RTT is the smoothed round trip; 0 before the first estimate.
+	RTT time.Duration
+	// PacketsSent includes PacketsLost, those that did not arrive.
+	PacketsSent, PacketsLost uint64
 }
 
 // Stream is a bidirectional stream that the client opened. Reading and writing

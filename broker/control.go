@@ -51,6 +51,12 @@ func (s *session) handleControl(f codec.Frame) error {
 			return err
 		}
 		s.reauthenticate(a)
+	case codec.TypePing:
+		p, err := codec.ParsePing(f)
+		if err != nil {
+			return err
+		}
+		s.pong(p)
 	default:
 		return unexpected(f.Type)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/client"
@@ -30,6 +31,10 @@ func (c *fickle) MaxDatagramSize() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.max
+}
+
+func (c *fickle) Stats() broker.ConnStats {
+	return broker.ConnStats{RTT: 3 * time.Millisecond, PacketsSent: 7, PacketsLost: 2}
 }
 
 func (c *fickle) narrow() {

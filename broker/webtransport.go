@@ -51,6 +51,11 @@ func (c wtConn) SendDatagram(ctx context.Context, b []byte) error {
 
 func (c wtConn) MaxDatagramSize() int { return c.session.MaxDatagramSize() }
 
+func (c wtConn) Stats() ConnStats {
+	stats := c.session.Stats().Connection
+	return ConnStats{RTT: stats.SmoothedRTT, PacketsSent: stats.PacketsSent, PacketsLost: stats.PacketsLost}
+}
+
 func (c wtConn) CloseWithError(code uint32, reason string) error {
 	return c.session.CloseWithError(code, reason)
 }

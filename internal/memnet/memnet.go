@@ -84,6 +84,9 @@ func (brokerEnd) ReceiveDatagram(context.Context) ([]byte, error) {
 	return nil, broker.ErrNoDatagrams
 }
 
+// Stats are unknown: there are no packets.
+func (brokerEnd) Stats() broker.ConnStats { return broker.ConnStats{} }
+
 // gatedStream is a stream whose writes the network can hold.
 type gatedStream struct {
 	*memconn.Stream
