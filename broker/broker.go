@@ -18,6 +18,8 @@ var ErrClosed = errors.New("broker: closed")
 type Broker struct {
 	// Static after New.
 	config   Config
+	configs  *topicConfigs
+	store    Store
 	log      *slog.Logger
 	base     time.Time // where the broker's clock begins (PROTOCOL §4.3)
 	resume   *resumeKey
@@ -45,8 +47,14 @@ func New(config Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	configs, err := newTopicConfigs(config.Topics, config.Limits.Payload)
+	if err != nil {
+		return nil, err
+	}
 	b := &Broker{
 		config:   config,
+		configs:  configs,
+		store:    config.Store,
 		log:      config.Logger,
 		base:     time.Now().Truncate(time.Millisecond),
 		resume:   newResumeKey(),
@@ -55,10 +63,13 @@ func New(config Config) (*Broker, error) {
 		sessions: make(map[*session]struct{}),
 		byClient: make(map[codec.ID]*session),
 	}
+	if b.store == nil {
+		b.store = NewMemoryStore(config.MaxHistoryBytes)
+	}
 	b.topics = &topicTable{max: config.MaxTopics, broker: b, byName: make(map[string]*topic)}
 	b.bus, err = config.Bus((*sink)(b))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, b.store.Close())
 	}
 	return b, nil
 }
@@ -192,7 +203,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	b.closeBus.Do(func() { b.busErr = b.bus.Close(ctx) }) // others wait for it
+	// Others wait for it. The bus calls the store as long as it is open.
+	b.closeBus.Do(func() { b.busErr = errors.Join(b.bus.Close(ctx), b.store.Close()) })
 	return errors.Join(err, b.busErr)
 }
 

@@ -6,12 +6,13 @@ import (
 	"github.com/tidewire/tidewire/codec"
 )
 
-// Message is a message on its way to the bus or from it.
+// Message is a message on its way to the bus or from it. What it refers to is not
+// changed after it was given away.
 type Message struct {
 	Topic     string
 	Mode      codec.Mode
-	Payload   codec.Payload // not changed after it was given away
-	Publisher codec.ID      // zero: not a client of Tidewire
+	Payload   codec.Payload
+	Publisher codec.ID // zero: not a client of Tidewire
 
 	Key     string        // PROTOCOL §4.5; "" is none
 	Expires uint64        // ms of this broker's clock (PROTOCOL §4.6); 0: never

@@ -29,6 +29,17 @@ type Config struct {
 	// one that is idle gives way, and begins a new epoch when it comes back. 0 is
 	// 100,000.
 	MaxTopics int
+	// Topics configures topics by pattern: their class, history, last values,
+	// presence, limits, and who may use them. Topics that none matches have the
+	// defaults that TopicConfig documents.
+	Topics []TopicConfig
+	// Store keeps histories and last values. nil is NewMemoryStore(MaxHistoryBytes).
+	// The broker closes it.
+	Store Store
+	// MaxHistoryBytes bounds the memory of all histories and last values together;
+	// then the oldest messages go, over all topics. 0 is 64 MiB. With a Store of
+	// one's own it has no meaning.
+	MaxHistoryBytes int64
 	// MaxQueueBytes bounds what waits for one subscription, in bytes of frames. A
 	// reliable subscription beyond it gets a gap. 0 is 1 MiB.
 	MaxQueueBytes int
@@ -77,6 +88,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Limits.SubscriptionCredit, codec.DefaultSubscriptionCredit)
 	setDefault(&c.MaxSessions, 100_000)
 	setDefault(&c.MaxTopics, 100_000)
+	setDefault(&c.MaxHistoryBytes, defaultHistoryBytes)
 	setDefault(&c.MaxQueueBytes, 1<<20)
 	setDefault(&c.MaxSessionBytes, 4<<20)
 	setDefault(&c.MaxBytes, 256<<20)
@@ -92,7 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	check(len(c.Name) <= codec.MaxAgent, "Config.Name is longer than 128 bytes")
 	check(c.Limits.Payload <= 16<<20, "Config.Limits.Payload is above 16 MiB")
-	check(c.MaxSessions > 0 && c.MaxTopics > 0 && c.MaxQueueBytes > 0 && c.MaxSessionBytes > 0 && c.MaxBytes > 0 && c.PublishRate >= 0,
+	check(c.MaxSessions > 0 && c.MaxTopics > 0 && c.MaxQueueBytes > 0 && c.MaxSessionBytes > 0 && c.MaxBytes > 0 && c.MaxHistoryBytes > 0 && c.PublishRate >= 0,
 		"Config has a negative limit")
 	check(c.HelloTimeout > 0 && c.StreamTimeout > 0 && c.WriteTimeout > 0 && c.TokenGrace > 0,
 		"Config has a negative time")

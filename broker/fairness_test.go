@@ -39,7 +39,7 @@ func TestOneSessionCannotTakeTheBudget(t *testing.T) {
 // Announcements of topics that are never read are bounded like messages are.
 func TestAnnouncementsAreBounded(t *testing.T) {
 	n := &memNetwork{}
-	b := newBroker(t, n, broker.Config{MaxTopics: 5000, MaxQueueBytes: 64 << 10})
+	b := newBroker(t, n, broker.Config{MaxTopics: 5000, MaxQueueBytes: 64 << 10, MaxHistoryBytes: 1 << 20})
 	p, _ := welcomedPeer(t, n)
 	l := p.open()
 	l.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 1, Pattern: ">", Credit: 1}))

@@ -42,6 +42,7 @@ type Stats struct {
 	Publications  int64 // now
 	Topics        int64 // now
 	QueuedBytes   int64 // now: what waits for subscriptions
+	HistoryBytes  int64 // now: what histories and last values take
 
 	SessionsTotal   uint64 // welcomed
 	SessionsRefused uint64 // ended before WELCOME
@@ -52,6 +53,7 @@ type Stats struct {
 	Delivered       uint64 // messages handed to streams and datagrams
 	DeliveredBytes  uint64 // their frames
 	Gaps            uint64 // GAP frames sent
+	ValuesEvicted   uint64 // last values dropped to keep a bound
 	Dropped         map[DropReason]uint64
 }
 
@@ -81,6 +83,7 @@ func (b *Broker) Stats() Stats {
 		Publications:    b.counters.publications.Load(),
 		Topics:          int64(b.topics.count()),
 		QueuedBytes:     b.budget.used.Load(),
+		HistoryBytes:    b.store.Bytes(),
 		SessionsTotal:   b.counters.sessionsTotal.Load(),
 		SessionsRefused: b.counters.sessionsRefused.Load(),
 		StreamsRefused:  b.counters.streamsRefused.Load(),
@@ -90,6 +93,7 @@ func (b *Broker) Stats() Stats {
 		Delivered:       b.counters.delivered.Load(),
 		DeliveredBytes:  b.counters.deliveredBytes.Load(),
 		Gaps:            b.counters.gaps.Load(),
+		ValuesEvicted:   b.store.Evicted(),
 		Dropped:         make(map[DropReason]uint64, dropReasons),
 	}
 	for r := range dropReasons {

@@ -35,30 +35,24 @@ type topic struct {
 	name   string
 	num    uint64 // the topic's number on the wire; never given again
 	epoch  uint64
+	config *TopicConfig // as it is in force: never nil
+	log    Log          // history and last values; nil: none are kept
 
 	pins atomic.Int64 // subscriptions and publications that hold the topic
 	used atomic.Int64 // when the last message came, in ms of the broker's clock
 
 	mu       sync.Mutex
-	room     sync.Cond   // signalled when pending was taken
-	offset   uint64      // of the last message; guarded by mu
-	reliable uint64      // offset of the last reliable message; 0: none; guarded by mu
-	pending  []sequenced // in order; guarded by mu
-	draining bool        // guarded by mu
-	evicted  bool        // guarded by mu; then nothing is appended
+	room     sync.Cond // signalled when pending was taken
+	offset   uint64    // of the last message; guarded by mu
+	reliable uint64    // offset of the last reliable message; 0: none; guarded by mu
+	pending  []Record  // in order; guarded by mu
+	draining bool      // guarded by mu
+	evicted  bool      // guarded by mu; then nothing is appended
 
 	// Owned by whoever drains.
-	spare      []sequenced
+	spare      []Record
 	deliveries []delivery
 	subs       []*subscription
-}
-
-// sequenced is a message that has its place in the topic.
-type sequenced struct {
-	Message
-	offset   uint64
-	time     uint64         // ms of the broker's clock
-	reliable codec.Optional // as in MESSAGE
 }
 
 // delivery is a message on its way to subscriptions: encoded once, never changed.
@@ -102,8 +96,7 @@ func (t *topicTable) get(name string, pin bool) (*topic, error) {
 		return nil, codec.Errorf(codec.CodeOverloaded, "the broker holds %d topics, and all are in use", t.max)
 	}
 	t.last++
-	tp = &topic{broker: t.broker, name: strings.Clone(name), num: t.last, epoch: newEpoch()}
-	tp.room.L = &tp.mu
+	tp = t.broker.newTopic(strings.Clone(name), t.last)
 	tp.used.Store(int64(t.broker.now()))
 	if pin {
 		tp.pins.Add(1)
@@ -112,18 +105,32 @@ func (t *topicTable) get(name string, pin bool) (*topic, error) {
 	return tp, nil
 }
 
-// evictLocked removes a topic that nothing holds: the one idle for longest among
-// a few that are looked at. It reports whether it found one.
+// newTopic makes a topic.
+func (b *Broker) newTopic(name string, num uint64) *topic {
+	tp := &topic{broker: b, name: name, num: num, epoch: newEpoch(), config: b.configs.of(name)}
+	tp.room.L = &tp.mu
+	tp.used.Store(int64(b.now()))
+	if c := tp.config; c.History.Count > 0 || c.MaxKeys > 0 {
+		tp.log = b.store.Open(name, tp.epoch, LogLimits{Retention: c.History, Keys: c.MaxKeys})
+	}
+	return tp
+}
+
+// evictLocked removes a topic that nothing holds: among a few that are looked at,
+// one that keeps no messages, and of those the one idle for longest. It reports
+// whether it found one.
 func (t *topicTable) evictLocked() bool {
 	const look = 16
 	var oldest *topic
+	var empty bool
 	seen := 0
 	for _, tp := range t.byName { // in random order
 		if tp.pins.Load() > 0 {
 			continue
 		}
-		if oldest == nil || tp.used.Load() < oldest.used.Load() {
-			oldest = tp
+		e := tp.log == nil || tp.log.Empty()
+		if oldest == nil || e && !empty || e == empty && tp.used.Load() < oldest.used.Load() {
+			oldest, empty = tp, e
 		}
 		if seen++; seen == look {
 			break
@@ -135,8 +142,30 @@ func (t *topicTable) evictLocked() bool {
 	oldest.mu.Lock()
 	oldest.evicted = true
 	oldest.mu.Unlock()
+	if oldest.log != nil {
+		oldest.log.Close()
+	}
 	delete(t.byName, oldest.name)
 	return true
+}
+
+// matching returns the topics that a valid pattern matches.
+func (t *topicTable) matching(pattern string) []*topic {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if codec.IsExact(pattern) {
+		if tp := t.byName[pattern]; tp != nil {
+			return []*topic{tp}
+		}
+		return nil
+	}
+	var list []*topic
+	for name, tp := range t.byName {
+		if codec.Match(pattern, name) {
+			list = append(list, tp)
+		}
+	}
+	return list
 }
 
 func (t *topicTable) count() int {
@@ -174,24 +203,28 @@ func (tp *topic) append(m Message) (pos Position, ok bool) {
 		return Position{}, false
 	}
 	tp.offset++
-	s := sequenced{Message: m, offset: tp.offset, time: tp.broker.now()}
+	r := Record{Message: m, Offset: tp.offset, Time: tp.broker.now()}
 	if m.Mode == codec.ModeLossy {
-		s.reliable = codec.Some(0)
+		r.Reliable = codec.Some(0)
 		if tp.reliable > 0 {
-			s.reliable.Value = tp.offset - tp.reliable
+			r.Reliable.Value = tp.offset - tp.reliable
 		}
 	} else {
 		tp.reliable = tp.offset
+		if tp.log != nil {
+			// Whoever reads the offset, under the lock, finds the message in the log.
+			tp.log.Append(r)
+		}
 	}
-	tp.pending = append(tp.pending, s)
+	tp.pending = append(tp.pending, r)
 	drain := !tp.draining
 	tp.draining = true
 	tp.mu.Unlock()
-	tp.used.Store(int64(s.time))
+	tp.used.Store(int64(r.Time))
 	if drain {
 		tp.drain(drainRounds)
 	}
-	return Position{tp.epoch, s.offset}, true
+	return Position{tp.epoch, r.Offset}, true
 }
 
 // drain delivers what is pending. After so many rounds a goroutine of the broker
@@ -238,7 +271,7 @@ func (tp *topic) shrinkLocked() {
 
 // deliver encodes each message once and hands it to every subscription that
 // matches. The caller drains the topic.
-func (tp *topic) deliver(batch []sequenced) {
+func (tp *topic) deliver(batch []Record) {
 	// A match is not kept for the next batch: it costs little beside the fan-out,
 	// and would keep sessions that have ended alive.
 	tp.subs = tp.broker.router.match(tp.subs[:0], tp.name)
@@ -248,27 +281,31 @@ func (tp *topic) deliver(batch []sequenced) {
 	defer clear(tp.subs)
 	tp.deliveries = tp.deliveries[:0]
 	for i := range batch {
-		s := &batch[i]
-		frame := codec.AppendMessage(make([]byte, 0, len(s.Payload.Data)+messageOverhead), codec.Message{
-			Topic:     tp.num,
-			Offset:    s.offset,
-			Previous:  1, // offsets of a broker are dense
-			Time:      s.time,
-			Payload:   s.Payload,
-			Publisher: s.Publisher,
-			Reliable:  s.reliable,
-			Key:       s.Key,
-			Expires:   codec.Optional{Value: s.Expires, Set: s.Expires > 0},
-			Headers:   s.Headers,
-			Reply:     s.Reply,
-			Retain:    s.Retain,
-		})
-		tp.deliveries = append(tp.deliveries, delivery{tp, frame, s.offset, s.offset - 1, s.reliable.Set})
+		r := &batch[i]
+		tp.deliveries = append(tp.deliveries, delivery{tp, tp.encode(r), r.Offset, r.Offset - 1, r.Reliable.Set})
 	}
 	for _, sub := range tp.subs {
 		sub.session.push(sub, tp.deliveries)
 	}
 	clear(tp.deliveries)
+}
+
+// encode returns the MESSAGE frame of a record of the topic.
+func (tp *topic) encode(r *Record) []byte {
+	return codec.AppendMessage(make([]byte, 0, len(r.Payload.Data)+messageOverhead), codec.Message{
+		Topic:     tp.num,
+		Offset:    r.Offset,
+		Previous:  1, // offsets of a broker are dense
+		Time:      r.Time,
+		Payload:   r.Payload,
+		Publisher: r.Publisher,
+		Reliable:  r.Reliable,
+		Key:       r.Key,
+		Expires:   codec.Optional{Value: r.Expires, Set: r.Expires > 0},
+		Headers:   r.Headers,
+		Reply:     r.Reply,
+		Retain:    r.Retain,
+	})
 }
 
 // messageOverhead is about what MESSAGE is longer than its payload.
