@@ -80,14 +80,14 @@ func TestPermissions(t *testing.T) {
 		}
 		for topic, want := range map[string]codec.Code{"chat.a": codec.CodeOK, "chat.a.b": codec.CodePublishDenied, "news.a": codec.CodePublishDenied} {
 			for range 3 { // alone on the control stream, then on a publication
-				if _, err := c.Publish(within(t), topic, "x"); codec.CodeOf(err) != want {
+				if _, err := c.Publish(within(t), topic, "x", nil); codec.CodeOf(err) != want {
 					t.Errorf("publish to %q: %v, want %s", topic, err, want)
 				}
 			}
 		}
 		// A datagram that is not permitted is dropped and counted.
 		if n.datagrams() {
-			if err := c.PublishLossy(within(t), "news.a", "x"); err != nil {
+			if err := c.PublishLossy(within(t), "news.a", "x", nil); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, func() bool { return b.Stats().Dropped[broker.DropBadDatagram] == 1 })
@@ -124,7 +124,7 @@ func TestTokenIsReplacedInPlace(t *testing.T) {
 		}
 		wantCode(t, last, codec.CodePermissionRevoked)
 		eventually(t, func() bool {
-			_, err := c.Publish(within(t), "a", "x")
+			_, err := c.Publish(within(t), "a", "x", nil)
 			code := codec.CodeOf(err)
 			return code == codec.CodePublishDenied || code == codec.CodePermissionRevoked
 		})
@@ -179,7 +179,7 @@ func TestTokenExpires(t *testing.T) {
 		var mu sync.Mutex
 		asked := 0
 		c := dial(t, n, func(c *client.Config) {
-			c.TokenSource = func(context.Context) (string, error) {
+			c.GetToken = func(context.Context) (string, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				if asked++; asked == 1 {

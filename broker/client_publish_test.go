@@ -29,7 +29,7 @@ func TestMoreTopicsThanPublications(t *testing.T) {
 		for i := range topics {
 			wg.Go(func() {
 				for k := range each {
-					if _, err := p.Publish(t.Context(), fmt.Sprint("t", i), fmt.Sprint(big, k)); err != nil {
+					if _, err := p.Publish(t.Context(), fmt.Sprint("t", i), fmt.Sprint(big, k), nil); err != nil {
 						t.Errorf("message %d of topic %d: %v", k, i, err)
 						return
 					}
@@ -60,7 +60,7 @@ func TestManyMessagesOnTheControlStream(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 800 { // 8 MiB
 			wg.Go(func() {
-				if _, err := c.Publish(within(t), fmt.Sprint("t", i), body); err != nil {
+				if _, err := c.Publish(within(t), fmt.Sprint("t", i), body, nil); err != nil {
 					t.Errorf("publish: %v", err)
 				}
 			})
@@ -75,7 +75,7 @@ func TestLossyMessagesWaitForRoom(t *testing.T) {
 		c := dial(t, n, failOnDisconnect(t))
 		big := strings.Repeat("a", 200_000)
 		for range 200 {
-			if err := c.PublishLossy(within(t), "x", big); err != nil {
+			if err := c.PublishLossy(within(t), "x", big, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -105,7 +105,7 @@ func TestPublishOrderAfterCallersHaveGone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	first := make(chan error)
 	go func() {
-		_, err := p.Publish(ctx, "x", "0")
+		_, err := p.Publish(ctx, "x", "0", nil)
 		first <- err
 	}()
 	cancel()
@@ -114,7 +114,7 @@ func TestPublishOrderAfterCallersHaveGone(t *testing.T) {
 	}
 	second := make(chan error)
 	go func() {
-		_, err := p.Publish(within(t), "x", "1")
+		_, err := p.Publish(within(t), "x", "1", nil)
 		second <- err
 	}()
 	n.Shut.Store(false)
@@ -141,7 +141,7 @@ func TestUnansweredPublishIsUnknown(t *testing.T) {
 			c := script.dial(codec.Limits{})
 			result := make(chan error)
 			go func() {
-				_, err := c.Publish(within(t), "x", make([]byte, 20_000))
+				_, err := c.Publish(within(t), "x", make([]byte, 20_000), nil)
 				result <- err
 			}()
 			l := script.accept()
@@ -166,7 +166,7 @@ func TestPublicationWaitsForItsPredecessor(t *testing.T) {
 	results := make(chan error)
 	send := func(topic string) {
 		go func() {
-			_, err := c.Publish(within(t), topic, big)
+			_, err := c.Publish(within(t), topic, big, nil)
 			results <- err
 		}()
 	}
@@ -207,7 +207,7 @@ func TestPublicationThatCannotBeWritten(t *testing.T) {
 	c := script.dial(codec.Limits{})
 	result := make(chan error)
 	go func() {
-		_, err := c.Publish(within(t), "x", make([]byte, 200_000))
+		_, err := c.Publish(within(t), "x", make([]byte, 200_000), nil)
 		result <- err
 	}()
 	l := script.accept()

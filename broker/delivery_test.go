@@ -100,7 +100,7 @@ func TestOrder(t *testing.T) {
 			c := dial(t, n)
 			wg.Go(func() {
 				for i := range messages {
-					if _, err := c.Publish(within(t), "order", fmt.Sprintf("%d %d", p, i)); err != nil {
+					if _, err := c.Publish(within(t), "order", fmt.Sprintf("%d %d", p, i), nil); err != nil {
 						t.Error(err)
 						return
 					}
@@ -145,10 +145,10 @@ func TestLossyMessages(t *testing.T) {
 			if pos.Offset != uint64(3*i+1) {
 				t.Fatalf("offset %d, want %d", pos.Offset, 3*i+1)
 			}
-			if err := alice.PublishLossy(within(t), "cursor.a", "lossy"); err != nil {
+			if err := alice.PublishLossy(within(t), "cursor.a", "lossy", nil); err != nil {
 				t.Fatal(err)
 			}
-			if err := alice.PublishLossy(within(t), "cursor.a", large); err != nil {
+			if err := alice.PublishLossy(within(t), "cursor.a", large, nil); err != nil {
 				t.Fatal(err)
 			}
 			want := uint64(3*i + 3)

@@ -156,7 +156,7 @@ func subscribe(t *testing.T, c *client.Client, pattern string, opts *client.Subs
 
 func publish(t *testing.T, c *client.Client, topic string, value any) client.Position {
 	t.Helper()
-	pos, err := c.Publish(within(t), topic, value)
+	pos, err := c.Publish(within(t), topic, value, nil)
 	if err != nil {
 		t.Fatalf("publish to %q: %v", topic, err)
 	}

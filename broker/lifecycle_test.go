@@ -163,7 +163,7 @@ func TestClientClose(t *testing.T) {
 		if err := <-errs; !errors.Is(err, client.ErrClosed) {
 			t.Errorf("the iteration ended with %v", err)
 		}
-		if _, err := c.Publish(within(t), "a", "x"); !errors.Is(err, client.ErrClosed) {
+		if _, err := c.Publish(within(t), "a", "x", nil); !errors.Is(err, client.ErrClosed) {
 			t.Errorf("Publish after Close: %v", err)
 		}
 		if c.State() != client.StateClosed {

@@ -26,10 +26,10 @@ var ErrClosed error = &Error{Code: codec.CodeClosed, Reason: "the client was clo
 // Config configures a Client. The zero value works with brokers that ask for no
 // token and have a certificate that the system trusts. Dial copies it.
 type Config struct {
-	// Token is shown to the broker. TokenSource, if set, is asked for one instead:
+	// Token is shown to the broker. GetToken, if set, is asked for one instead:
 	// before each connection, and when the broker tells that a token expires.
-	Token       string
-	TokenSource func(ctx context.Context) (string, error)
+	Token    string
+	GetToken func(ctx context.Context) (string, error)
 
 	// TLSConfig may name root certificates. CertificateHashes, if there are any,
 	// replace authorities: the SHA-256 of certificates, under the rules of
@@ -227,7 +227,7 @@ func (c *Client) isFinal(err error) bool {
 	case codec.CodeOK, codec.CodeInternal, codec.CodeResumeDenied:
 		return false
 	case codec.CodeTokenExpired:
-		return c.config.TokenSource == nil
+		return c.config.GetToken == nil
 	}
 	return !code.Temporary()
 }
@@ -272,8 +272,8 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 
 // hello makes the HELLO of an attempt.
 func (c *Client) hello(ctx context.Context) (codec.Hello, error) {
-	if c.config.TokenSource != nil {
-		token, err := c.config.TokenSource(ctx)
+	if c.config.GetToken != nil {
+		token, err := c.config.GetToken(ctx)
 		if err != nil {
 			return codec.Hello{}, &Error{Code: codec.CodeConnectFailed, Reason: fmt.Sprintf("the token source failed: %v", err)}
 		}
@@ -353,49 +353,4 @@ func (c *Client) Authenticate(ctx context.Context, token string) error {
 	c.token = token
 	c.mu.Unlock()
 	return nil
-}
-
-// Publish publishes a reliable message and waits for its acknowledgement: the bus
-// has given it a position. That does not mean delivery (PROTOCOL §7.4). The value
-// becomes a payload as codec.Encode says.
-//
-// Messages that are published to a topic one after the other keep their order.
-// Publish waits for a connection. If the connection is lost while the answer is
-// awaited, the error has CodeConnectionLost, and the message may have been
-// published or not.
-func (c *Client) Publish(ctx context.Context, topic string, value any) (Position, error) {
-	p, err := c.encode(topic, value)
-	if err != nil {
-		return Position{}, err
-	}
-	conn, err := c.connected(ctx)
-	if err != nil {
-		return Position{}, err
-	}
-	return conn.publish(ctx, topic, p)
-}
-
-// PublishLossy publishes a message of which only the newest counts (PROTOCOL §9).
-// It goes as a datagram if it fits into one, and is not acknowledged: nil means
-// that it was handed to the connection. It waits for a connection until ctx ends.
-func (c *Client) PublishLossy(ctx context.Context, topic string, value any) error {
-	p, err := c.encode(topic, value)
-	if err != nil {
-		return err
-	}
-	conn, err := c.connected(ctx)
-	if err != nil {
-		return err
-	}
-	return conn.publishLossy(ctx, topic, p)
-}
-
-func (c *Client) encode(topic string, value any) (codec.Payload, error) {
-	if err := codec.CheckTopic(topic); err != nil {
-		return codec.Payload{}, err
-	}
-	if codec.IsSystem(topic) {
-		return codec.Payload{}, codec.Errorf(codec.CodeSystemTopic, "topics that begin with $ or _ belong to the system")
-	}
-	return codec.Encode(value)
 }

@@ -372,7 +372,7 @@ func remote(code codec.Code, reason string, retry codec.Optional) *Error {
 // noticed takes a NOTICE. A token that expires is replaced, if there is a source.
 func (n *connection) noticed(notice codec.Notice) {
 	n.client.log.Debug("notice of the broker", slog.String("code", notice.Code.String()), slog.String("reason", notice.Reason))
-	source := n.client.config.TokenSource
+	source := n.client.config.GetToken
 	if notice.Code != codec.CodeTokenExpired || source == nil {
 		return
 	}
@@ -413,13 +413,14 @@ func (n *connection) authenticate(ctx context.Context, token string) error {
 // single publishes a message on the control stream and waits for its answer.
 // settled is called once, when the answer is there or none will come because the
 // message was not sent, and not when the caller has ceased to wait.
-func (n *connection) single(ctx context.Context, topic string, payload codec.Payload, settled func()) (Position, error) {
+func (n *connection) single(ctx context.Context, topic string, m codec.Publish, settled func()) (Position, error) {
 	answers := make(chan answer, 1)
 	number := n.ask(func(a answer) {
 		settled()
 		answers <- a
 	})
-	err := n.sendMessage(ctx, codec.AppendPublish(nil, codec.Publish{Sequence: number, Topic: topic, Payload: payload}))
+	m.Sequence, m.Topic = number, topic
+	err := n.sendMessage(ctx, codec.AppendPublish(nil, m))
 	if err != nil {
 		n.answer(number, answer{err: err})
 	}

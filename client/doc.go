@@ -10,7 +10,7 @@
 //		…
 //	}
 //
-//	position, err := c.Publish(ctx, "chat.lobby", "hello")
+//	position, err := c.Publish(ctx, "chat.lobby", "hello", nil)
 //
 // # Loss is never silent
 //

@@ -43,7 +43,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	position, err := c.Publish(ctx, "chat.lobby", "hello")
+	position, err := c.Publish(ctx, "chat.lobby", "hello", nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func ExampleDecode() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if _, err := c.Publish(ctx, "sensors.roof.temperature", reading{"roof", 21.5}); err != nil {
+	if _, err := c.Publish(ctx, "sensors.roof.temperature", reading{"roof", 21.5}, nil); err != nil {
 		log.Fatal(err)
 	}
 	for m, err := range sub.Messages(ctx) {
@@ -114,7 +114,7 @@ func ExampleClient_Publish_refused() {
 	}
 	defer c.Close()
 
-	_, err = c.Publish(ctx, "$SYS.reboot", "now")
+	_, err = c.Publish(ctx, "$SYS.reboot", "now", nil)
 	fmt.Println(errors.Is(err, &client.Error{Code: codec.CodeSystemTopic}))
 	fmt.Println(err)
 	// Output:

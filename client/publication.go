@@ -72,9 +72,9 @@ const (
 var errEnded = errors.New("client: publication ended")
 
 // publish publishes a message and waits for the answer.
-func (n *connection) publish(ctx context.Context, topic string, payload codec.Payload) (Position, error) {
-	if limit := n.welcome.Limits.Payload; uint64(len(payload.Data)) > limit {
-		return Position{}, codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the broker takes %d", len(payload.Data), limit)
+func (n *connection) publish(ctx context.Context, topic string, m codec.Publish) (Position, error) {
+	if limit := n.welcome.Limits.Payload; uint64(len(m.Payload.Data)) > limit {
+		return Position{}, codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the broker takes %d", len(m.Payload.Data), limit)
 	}
 	for {
 		p, spare, err := n.publication(topic)
@@ -84,7 +84,7 @@ func (n *connection) publish(ctx context.Context, topic string, payload codec.Pa
 		for _, p := range spare {
 			p.retire(0)
 		}
-		pos, err := p.publish(ctx, payload)
+		pos, err := p.publish(ctx, m)
 		if !errors.Is(err, errEnded) {
 			return pos, err
 		}
@@ -92,11 +92,12 @@ func (n *connection) publish(ctx context.Context, topic string, payload codec.Pa
 }
 
 // publishLossy sends a message that is not answered.
-func (n *connection) publishLossy(ctx context.Context, topic string, payload codec.Payload) error {
-	if limit := n.welcome.Limits.Payload; uint64(len(payload.Data)) > limit {
-		return codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the broker takes %d", len(payload.Data), limit)
+func (n *connection) publishLossy(ctx context.Context, topic string, m codec.Publish) error {
+	if limit := n.welcome.Limits.Payload; uint64(len(m.Payload.Data)) > limit {
+		return codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the broker takes %d", len(m.Payload.Data), limit)
 	}
-	frame := codec.AppendPublish(nil, codec.Publish{Topic: topic, Mode: codec.ModeLossy, Payload: payload})
+	m.Topic, m.Mode = topic, codec.ModeLossy
+	frame := codec.AppendPublish(nil, m)
 	if n.welcome.Capabilities&codec.CapDatagrams != 0 && len(frame) <= n.conn.MaxDatagramSize() {
 		err := n.conn.SendDatagram(ctx, frame)
 		if err != nil && n.ctx.Err() != nil {
@@ -199,7 +200,7 @@ func (p *publication) await(ctx context.Context) error {
 }
 
 // publish publishes one message. errEnded: it was not sent, try a new publication.
-func (p *publication) publish(ctx context.Context, payload codec.Payload) (Position, error) {
+func (p *publication) publish(ctx context.Context, m codec.Publish) (Position, error) {
 	p.mu.Lock()
 	for p.stream == nil || p.state != publicationOpen || p.sent >= p.limit {
 		if p.state == publicationEnded {
@@ -207,9 +208,9 @@ func (p *publication) publish(ctx context.Context, payload codec.Payload) (Posit
 			return Position{}, errEnded
 		}
 		if p.state == publicationOpen && p.stream == nil && !p.opening && p.singles == 0 {
-			small := len(payload.Data) < maxSingle-codec.FrameOverhead
+			small := len(m.Payload.Data) < maxSingle-codec.FrameOverhead
 			if small && (!p.published || p.sinceUse() > soon) || !p.conn.takeSlot() {
-				return p.publishSingle(ctx, payload)
+				return p.publishSingle(ctx, m)
 			}
 			if err := p.openStream(ctx); err != nil {
 				p.mu.Unlock()
@@ -223,7 +224,8 @@ func (p *publication) publish(ctx context.Context, payload codec.Payload) (Posit
 		}
 	}
 	before := len(p.out)
-	p.out = codec.AppendPublish(p.out, codec.Publish{Sequence: p.next, Payload: payload})
+	m.Sequence = p.next
+	p.out = codec.AppendPublish(p.out, m)
 	p.sent += uint64(len(p.out) - before)
 	p.next++
 	p.queued++
@@ -243,11 +245,11 @@ func (p *publication) usedLocked() {
 }
 
 // publishSingle publishes on the control stream. mu is held, and is released.
-func (p *publication) publishSingle(ctx context.Context, payload codec.Payload) (Position, error) {
+func (p *publication) publishSingle(ctx context.Context, m codec.Publish) (Position, error) {
 	p.singles++
 	p.usedLocked()
 	p.mu.Unlock()
-	return p.conn.single(ctx, p.topic, payload, func() {
+	return p.conn.single(ctx, p.topic, m, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.singles--

@@ -90,7 +90,7 @@ func subscribe(t *testing.T, c *client.Client, pattern string) *client.Subscript
 
 func publish(t *testing.T, c *client.Client, topic string, value any) {
 	t.Helper()
-	if _, err := c.Publish(within(t), topic, value); err != nil {
+	if _, err := c.Publish(within(t), topic, value, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -136,7 +136,7 @@ func TestTwoBrokers(t *testing.T) {
 		for i := range 50 {
 			publish(t, alice, "chat.lobby", fmt.Sprint(i))
 		}
-		if err := alice.PublishLossy(within(t), "chat.lobby", "lossy"); err != nil {
+		if err := alice.PublishLossy(within(t), "chat.lobby", "lossy", nil); err != nil {
 			t.Fatal(err)
 		}
 		for _, sub := range []*client.Subscription{here, there} {
@@ -337,7 +337,7 @@ func TestPayloadAboveNATSLimit(t *testing.T) {
 	_, c := newBroker(t, s, "")
 	sub := subscribe(t, c, "a")
 	for _, size := range []int{1020, 5000} { // the smaller one with its headers
-		if _, err := c.Publish(within(t), "a", make([]byte, size)); codec.CodeOf(err) != codec.CodePayloadTooLarge {
+		if _, err := c.Publish(within(t), "a", make([]byte, size), nil); codec.CodeOf(err) != codec.CodePayloadTooLarge {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}

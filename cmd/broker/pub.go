@@ -50,13 +50,13 @@ func (c *pubCommand) Run(p *process) error {
 		return err
 	}
 	if c.Lossy {
-		if err := connection.PublishLossy(ctx, c.Topic, payload); err != nil {
+		if err := connection.PublishLossy(ctx, c.Topic, payload, nil); err != nil {
 			return c.explain(err, target)
 		}
 		fmt.Fprintf(p.stdout, "%s  sent\n", c.Topic)
 		return nil
 	}
-	position, err := connection.Publish(ctx, c.Topic, payload)
+	position, err := connection.Publish(ctx, c.Topic, payload, nil)
 	if err != nil {
 		return c.explain(err, target)
 	}

@@ -289,7 +289,7 @@ func TestOtherProgram(t *testing.T) {
 		map[string]any{"name": "Program", "text": "by MessagePack"},
 		json.RawMessage(`{"name":"Program","text":"by JSON"}`),
 	} {
-		if _, err := program.Publish(t.Context(), "chat.lobby.messages", value); err != nil {
+		if _, err := program.Publish(t.Context(), "chat.lobby.messages", value, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -306,7 +306,7 @@ func TestForeignMessages(t *testing.T) {
 	for _, value := range []any{"text", []byte{0xc1}, 7, map[string]any{"text": 7}, map[string]any{"name": "Eve"},
 		said{Name: "Eve\x1b[2J\n\u202e", Text: "\x1b]0;mine\x07red\u2066\r\x00 fish"}} {
 		for _, topic := range []string{hereTopic("lobby"), messagesTopic("lobby")} {
-			if _, err := program.Publish(t.Context(), topic, value); err != nil {
+			if _, err := program.Publish(t.Context(), topic, value, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -316,7 +316,7 @@ func TestForeignMessages(t *testing.T) {
 
 func TestPayloadLimit(t *testing.T) {
 	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
-	_, err := c.dial(t).Publish(t.Context(), messagesTopic("lobby"), make([]byte, maxPayload+1))
+	_, err := c.dial(t).Publish(t.Context(), messagesTopic("lobby"), make([]byte, maxPayload+1), nil)
 	if codec.CodeOf(err) != codec.CodePayloadTooLarge {
 		t.Errorf("too large a payload: %v", err)
 	}

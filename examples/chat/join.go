@@ -227,7 +227,7 @@ func (t *terminal) say(ctx context.Context, line string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if _, err := t.client.Publish(ctx, messagesTopic(t.room), said{ID: rand.Text(), Name: t.name, Text: text}); err != nil {
+	if _, err := t.client.Publish(ctx, messagesTopic(t.room), said{ID: rand.Text(), Name: t.name, Text: text}, nil); err != nil {
 		t.screen.Printf("! not sent: %v", err)
 	}
 }
@@ -329,7 +329,7 @@ func (t *terminal) stay(ctx context.Context) {
 }
 
 func (t *terminal) announce(ctx context.Context, status string, ask bool) error {
-	_, err := t.client.Publish(ctx, hereTopic(t.room), announcement{Name: t.name, Status: status, Via: "terminal", Ask: ask})
+	_, err := t.client.Publish(ctx, hereTopic(t.room), announcement{Name: t.name, Status: status, Via: "terminal", Ask: ask}, nil)
 	return err
 }
 
