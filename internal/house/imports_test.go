@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"examples/chat":  {"*"},
 	"examples/echo":  {"wt"},
 
+	"internal/guide":   {},
 	"internal/house":   {},
 	"internal/memconn": {},
 	"internal/memnet":  {"broker", "client", "internal/memconn"},
