@@ -109,6 +109,9 @@ func (l *memoryLog) Append(r Record) {
 func (l *memoryLog) retainLocked(key string, it logItem) int {
 	v := &l.kept.values
 	grown := v.set(key, it)
+	if len(v.byKey) > l.limits.Keys {
+		grown -= v.expire(it.time) // what has expired gives way first
+	}
 	for len(v.byKey) > l.limits.Keys {
 		grown -= v.dropOldest()
 		l.store.evicted.Add(1)
