@@ -29,8 +29,9 @@ interop: deps browsers ## wt/ beside its peers; writes the tables of docs/intero
 test-web: deps ## the browser client: linter, types, tests, size, what is embedded
 	cd web/js && npm run check
 
-test-browsers: deps browsers ## the browser client, the broker's page, the chat and the guide in Chromium and Firefox
+test-browsers: deps browsers ## the browser client, the contract, the broker's page, the chat and the guide in Chromium and Firefox
 	cd web/js && npm run e2e
+	cd web/js && npm run contract
 	node cmd/broker/e2e/run.mjs
 	node examples/chat/e2e/run.mjs
 	node internal/guide/e2e/run.mjs

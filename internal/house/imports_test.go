@@ -34,12 +34,13 @@ var allowed = map[string][]string{
 	"examples/chat":    {"*"},
 	"examples/echo":    {"wt"},
 
-	"internal/guide":   {},
-	"internal/house":   {},
-	"internal/memconn": {},
-	"internal/memnet":  {"broker", "client", "internal/memconn"},
-	"interop":          {},
-	"interop/wpt":      {"wt"},
+	"internal/guide":    {},
+	"internal/contract": {"broker", "broker/natsbus", "codec", "wt"},
+	"internal/house":    {},
+	"internal/memconn":  {},
+	"internal/memnet":   {"broker", "client", "internal/memconn"},
+	"interop":           {},
+	"interop/wpt":       {"wt"},
 }
 
 // onlyIn are imports that one file of a package may have.

@@ -1,0 +1,11 @@
+// The contract's interpreter for browsers, as the page has it.
+
+import { connectSteps } from "./connect.js";
+import { type Scenario, runScenario } from "./interpreter.js";
+import { publishSteps } from "./publish.js";
+import { subscribeSteps } from "./subscribe.js";
+
+/** Carries out a scenario; rejects if something else comes about than it says. */
+export function run(scenario: Scenario): Promise<void> {
+  return runScenario({ ...connectSteps, ...publishSteps, ...subscribeSteps }, scenario);
+}
