@@ -9,43 +9,47 @@ import (
 // inbox is what waits for the application, in order. It does no I/O and has no
 // lock: the subscription's guards it.
 //
-// Reliable messages are bounded by the subscription's credit. What needs no
-// credit, lossy messages and gaps, is loose: there are at most maxLoose of these,
-// and of the many that wait for one topic only the newest message is kept, with
-// one gap before it. Beyond that the oldest goes, so that the newest values stay,
-// and missed tells of it before everything else that waits. A gap is told too
-// early rather than too late: who fetches the state when told of a gap has
-// everything that was lost by then.
+// What came by stream is bounded by the subscription's credit. What needs no
+// credit, messages that came by datagram and gaps, is loose: there are at most
+// maxLoose of these, and of the many that wait only the newest message of each key
+// of a topic is kept, with a gap in the place of those before it. Beyond that the
+// oldest goes, so that the newest values stay, and missed tells of it before
+// everything else that waits. A gap is told too early rather than too late: who
+// fetches the state when told of a gap has everything that was lost by then.
 type inbox struct {
-	entries list.List         // of *entry
-	loose   list.List         // of *entry: those that are loose
-	tails   map[string]*entry // the last entry of a topic, if it is loose
-	missed  *Gap              // what was dropped for want of room
-	credit  uint64            // of what waits
+	entries list.List           // of *entry
+	loose   list.List           // of *entry: those that are loose
+	tails   map[string]*entry   // the last entry of a topic of which one is loose
+	keyed   map[topicKey]*entry // the loose message of a key
+	missed  *Gap                // what was dropped for want of room
+	credit  uint64              // of what waits
 	stats   *SubscriptionStats
 }
 
+type topicKey struct{ topic, key string }
+
 // entry is a gap, a message, or a message with a gap before it, of one topic.
 type entry struct {
-	topic   string
-	gap     *Gap
-	message *Message
-	credit  int
-	before  *entry // of a gap: the entry of its topic before it, if that was loose
+	topic      string
+	gap        *Gap
+	message    *Message
+	credit     int
+	unreliable bool   // it goes without a gap
+	next, prev *entry // of the same topic, as far as they are known
 
 	at, looseAt *list.Element // nil when it is not there
 }
 
 const (
 	// manyLoose is from how many loose entries on a newer message takes the place
-	// of an older one of its topic.
+	// of an older one of its key.
 	manyLoose = 64
 	// maxLoose bounds the loose entries.
 	maxLoose = 1024
 )
 
 func newInbox(stats *SubscriptionStats) inbox {
-	return inbox{tails: make(map[string]*entry), stats: stats}
+	return inbox{tails: make(map[string]*entry), keyed: make(map[topicKey]*entry), stats: stats}
 }
 
 // empty reports whether nothing waits.
@@ -77,6 +81,14 @@ func (b *inbox) pop() (m Message, credit int) {
 // clear drops everything.
 func (b *inbox) clear() { *b = newInbox(b.stats) }
 
+// forgetCredit lets what waits go without credit: another stream counts now.
+func (b *inbox) forgetCredit() {
+	for at := b.entries.Front(); at != nil; at = at.Next() {
+		at.Value.(*entry).credit = 0
+	}
+	b.credit = 0
+}
+
 // pushGap queues a gap, or widens the one of its topic that is the last of it.
 func (b *inbox) pushGap(g Gap) {
 	tail := b.tails[g.Topic]
@@ -87,57 +99,75 @@ func (b *inbox) pushGap(g Gap) {
 		tail.gap = mergeGaps(tail.gap, &g)
 		return
 	}
-	e := &entry{topic: g.Topic, gap: &g, before: tail}
-	b.append(e, true)
+	b.append(&entry{topic: g.Topic, gap: &g}, true)
 	b.bound()
 }
 
 // pushReliable queues a message that needs credit.
 func (b *inbox) pushReliable(m Message, credit int) {
 	b.credit += uint64(credit)
-	if e := b.back(); e != nil && e.message == nil && e.topic == m.Topic {
-		e.message, e.credit, e.before = &m, credit, nil
-		b.settle(e)
+	if e := b.back(); e != nil && e.message == nil && e.topic == m.Topic && !m.mark {
+		e.message, e.credit = &m, credit
+		b.loose.Remove(e.looseAt)
+		e.looseAt = nil
 		return
-	}
-	if len(b.tails) > 0 {
-		delete(b.tails, m.Topic)
 	}
 	b.append(&entry{topic: m.Topic, message: &m, credit: credit}, false)
 }
 
-// pushLoose queues a message that needs no credit. One that waits for the same
-// topic may give its place to it.
+// pushLoose queues a message that needs no credit. One of the same key that waits
+// may give its place to it.
 func (b *inbox) pushLoose(m Message) {
-	e := b.tails[m.Topic]
-	var gap *entry
-	if e != nil && e.message == nil {
-		gap, e = e, e.before // sees through the gap
-	}
+	key := topicKey{m.Topic, m.Key}
 	many := b.loose.Len() >= manyLoose
-	switch {
-	case many && e != nil && e.looseAt != nil && e.message != nil:
+	if old := b.keyed[key]; many && old != nil {
 		b.stats.Conflated++
-		old := e.message.Position
-		e.gap = mergeGaps(e.gap, &Gap{
-			Topic:  m.Topic,
-			From:   &Position{old.Epoch, old.Offset - 1},
-			To:     &Position{old.Epoch, old.Offset},
-			Reason: codec.GapConflated,
-			Count:  1,
-		})
-		if gap != nil {
-			e.gap = mergeGaps(e.gap, gap.gap)
-			b.remove(gap)
+		if b.conflate(old, &m) {
+			return
 		}
-		e.message = &m
-		b.tails[m.Topic] = e
-	case gap != nil && (many || gap == b.back()):
-		gap.message, gap.before = &m, nil
-	default:
-		b.append(&entry{topic: m.Topic, message: &m}, true)
-		b.bound()
 	}
+	if tail := b.tails[m.Topic]; tail != nil && tail.message == nil && (many || tail == b.back()) {
+		tail.message = &m
+		b.keyed[key] = tail
+		return
+	}
+	e := &entry{topic: m.Topic, message: &m}
+	b.append(e, true)
+	b.keyed[key] = e
+	b.bound()
+}
+
+// pushUnreliable queues a message of class unreliable that came by datagram.
+func (b *inbox) pushUnreliable(m Message) {
+	b.append(&entry{topic: m.Topic, message: &m, unreliable: true}, true)
+	b.bound()
+}
+
+// conflate takes an older message of m's key out, and leaves a gap before what
+// follows in its topic. It reports whether m has its place now, which may be if
+// nothing follows.
+func (b *inbox) conflate(old *entry, m *Message) (done bool) {
+	was := old.message.Position
+	gap := mergeGaps(old.gap, &Gap{
+		Topic:  old.topic,
+		From:   &Position{was.Epoch, was.Offset - 1},
+		To:     &Position{was.Epoch, was.Offset},
+		Reason: codec.GapConflated,
+		Count:  1,
+	})
+	next := old.next
+	if next != nil && next.message == nil && next.next == nil {
+		gap = mergeGaps(gap, next.gap) // sees through the gap
+		b.remove(next)
+		next = nil
+	}
+	if next == nil {
+		old.gap, old.message = gap, m
+		return true
+	}
+	next.gap = mergeGaps(gap, next.gap)
+	b.remove(old)
+	return false
 }
 
 // bound drops the oldest loose entries beyond the bound, and takes note of it.
@@ -145,9 +175,14 @@ func (b *inbox) bound() {
 	for b.loose.Len() > maxLoose {
 		e := b.loose.Front().Value.(*entry)
 		b.remove(e)
-		gap := Gap{Topic: e.topic, Reason: codec.GapOverflow}
 		if e.message != nil {
 			b.stats.Overflow++
+		}
+		if e.unreliable {
+			continue
+		}
+		gap := Gap{Topic: e.topic, Reason: codec.GapOverflow}
+		if e.message != nil {
 			gap.Count = 1
 		}
 		if e.gap != nil {
@@ -172,19 +207,39 @@ func addCounts(a, b uint64, two bool) uint64 {
 	return a + b
 }
 
-// mergeGaps makes one gap of two of a topic between which no message waits. The
-// first may be nil.
+// reasonRank orders the reasons of gaps: of those that a gap has, the first counts
+// (PROTOCOL §6.6).
+var reasonRank = map[GapReason]int{
+	codec.GapOverflow:  0,
+	codec.GapHistory:   1,
+	codec.GapReconnect: 2,
+	codec.GapBus:       3,
+	codec.GapExpired:   4,
+	codec.GapPriority:  5,
+	codec.GapLost:      6,
+	codec.GapUnknown:   7,
+	codec.GapConflated: 8,
+}
+
+// mergeGaps makes one gap of two of a topic between which no message waits. Either
+// may be nil.
 func mergeGaps(a, b *Gap) *Gap {
-	if a == nil {
+	switch {
+	case a == nil:
 		return b
+	case b == nil:
+		return a
 	}
 	g := &Gap{Topic: a.Topic, From: a.From, To: b.To, Reason: a.Reason, Count: addCounts(a.Count, b.Count, true)}
-	switch {
-	case a.Reason == b.Reason:
-	case a.Reason == codec.GapConflated:
+	if reasonRank[b.Reason] < reasonRank[a.Reason] {
 		g.Reason = b.Reason
-	case b.Reason != codec.GapConflated:
-		g.Reason = codec.GapUnknown
+	}
+	// Of class sequenced an older message of another key may come behind.
+	if a.From != nil && b.From != nil && a.From.Epoch == b.From.Epoch && b.From.Offset < a.From.Offset {
+		g.From = b.From
+	}
+	if a.To != nil && b.To != nil && a.To.Epoch == b.To.Epoch && a.To.Offset > b.To.Offset {
+		g.To = a.To
 	}
 	return g
 }
@@ -201,24 +256,43 @@ func (b *inbox) append(e *entry, loose bool) {
 	e.at = b.entries.PushBack(e)
 	if loose {
 		e.looseAt = b.loose.PushBack(e)
-		b.tails[e.topic] = e
+	} else if len(b.tails) == 0 {
+		return
 	}
-}
-
-// settle makes an entry one that is not loose.
-func (b *inbox) settle(e *entry) {
-	if e.looseAt != nil {
-		b.loose.Remove(e.looseAt)
-		e.looseAt = nil
+	tail := b.tails[e.topic]
+	if tail == nil && !loose {
+		return
 	}
-	if b.tails[e.topic] == e {
-		delete(b.tails, e.topic)
+	if tail != nil {
+		e.prev, tail.next = tail, e
 	}
+	b.tails[e.topic] = e
 }
 
 // remove takes an entry out.
 func (b *inbox) remove(e *entry) {
 	b.entries.Remove(e.at)
-	e.at, e.before = nil, nil
-	b.settle(e)
+	if e.looseAt != nil {
+		b.loose.Remove(e.looseAt)
+	}
+	if e.message != nil {
+		key := topicKey{e.topic, e.message.Key}
+		if b.keyed[key] == e {
+			delete(b.keyed, key)
+		}
+	}
+	if b.tails[e.topic] == e {
+		if e.prev != nil {
+			b.tails[e.topic] = e.prev
+		} else {
+			delete(b.tails, e.topic)
+		}
+	}
+	if e.prev != nil {
+		e.prev.next = e.next
+	}
+	if e.next != nil {
+		e.next.prev = e.prev
+	}
+	e.at, e.looseAt, e.next, e.prev = nil, nil, nil, nil
 }

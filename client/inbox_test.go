@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/tidewire/tidewire/codec"
 )
@@ -12,7 +11,7 @@ import (
 // A subscription that has no connection, as far as what it hands out goes.
 func looseSubscription(class Class) *Subscription {
 	s := newSubscription(nil, ">", SubscribeOptions{Class: class})
-	s.sequence = newSequencer(class, time.Time{}, &s.stats)
+	s.begun = true
 	return s
 }
 
@@ -27,7 +26,7 @@ func drain(s *Subscription) (items []Message) {
 		if empty {
 			return items
 		}
-		m, err, ok := s.next(ctx)
+		m, _, err, ok := s.next(ctx)
 		if err != nil || !ok {
 			panic(fmt.Sprint(err, ok))
 		}
@@ -62,7 +61,7 @@ func TestSlowApplicationKeepsTheNewest(t *testing.T) {
 	for name, step := range map[string]uint64{"dense": 1, "with gaps": 2} {
 		t.Run(name, func(t *testing.T) {
 			s := looseSubscription(Sequenced)
-			s.sequence.announce(1, "x", 1, 0)
+			s.sequence.announce(nil, announcement{num: 1, name: "x", epoch: 1, offset: 0})
 			const count = 20_000
 			for i := range uint64(count) {
 				s.datagram(codec.Message{Topic: 1, Offset: step * (i + 1), Previous: 1})
@@ -90,7 +89,7 @@ func TestOverflowIsTold(t *testing.T) {
 	s := looseSubscription(Sequenced)
 	const count = maxLoose + 500
 	for i := range uint64(count) {
-		s.sequence.announce(i+1, fmt.Sprint("t", i), 1, 0)
+		s.sequence.announce(nil, announcement{num: i+1, name: fmt.Sprint("t", i), epoch: 1, offset: 0})
 		s.datagram(codec.Message{Topic: i + 1, Offset: 1, Previous: 1})
 	}
 	items := drain(s)
@@ -146,7 +145,7 @@ func TestGapsAreBounded(t *testing.T) {
 // between them.
 func TestReliableMessagesStay(t *testing.T) {
 	s := looseSubscription(Reliable)
-	s.sequence.announce(1, "x", 1, 0)
+	s.sequence.announce(nil, announcement{num: 1, name: "x", epoch: 1, offset: 0})
 	const count = 3000
 	for i := range uint64(count) {
 		var items []item
@@ -162,36 +161,72 @@ func TestReliableMessagesStay(t *testing.T) {
 		t.Errorf("%d bytes of credit wait", s.inbox.credit)
 	}
 	items := drain(s)
-	if g := items[0].Gap; g == nil || g.Topic != "x" || g.Count != count-maxLoose {
-		t.Errorf("the first item is %+v", items[0])
-	}
-	reliable, last := 0, uint64(0)
-	for _, m := range items[1:] {
+	reliable, lossy := 0, 0
+	for _, m := range items {
 		switch {
-		case m.Gap != nil && m.Gap.From.Offset < last, m.Gap == nil && m.Position.Offset <= last:
-			t.Fatalf("%+v after offset %d", m, last)
 		case m.Gap != nil:
-			last = m.Gap.To.Offset
-		case !m.Lossy:
-			reliable++
-			last = m.Position.Offset
+		case m.Lossy:
+			lossy++
 		default:
-			last = m.Position.Offset
+			reliable++
 		}
 	}
-	if reliable != count || last != 3*count || s.inbox.credit != 0 {
+	if last := covered(t, items); last != 3*count || reliable != count || s.inbox.credit != 0 {
 		t.Errorf("%d reliable messages, up to offset %d; %d bytes of credit are left", reliable, last, s.inbox.credit)
+	}
+	if m := items[len(items)-1]; !m.Lossy || lossy > manyLoose+1 {
+		t.Errorf("%d lossy messages wait, the newest is %+v", lossy, m)
+	}
+}
+
+// Of the messages of a key that wait the newest stays, behind those of other keys
+// that came before it, and a gap is in its place.
+func TestKeysWaitOnTheirOwn(t *testing.T) {
+	s := looseSubscription(Sequenced)
+	s.sequence.announce(nil, announcement{num: 1, name: "x", epoch: 1})
+	const keys, count = 100, 5000
+	for i := range uint64(count) {
+		s.datagram(codec.Message{Topic: 1, Offset: i + 1, Previous: 1, Key: fmt.Sprint(i % keys)})
+	}
+	items := drain(s)
+	newest := make(map[string]uint64)
+	for _, m := range items {
+		if m.Gap == nil {
+			newest[m.Key] = m.Position.Offset
+		}
+	}
+	for i := range uint64(keys) {
+		if got := newest[fmt.Sprint(i)]; got != count-keys+i+1 {
+			t.Errorf("key %d: the newest is %d", i, got)
+		}
+	}
+	if last := covered(t, items); last != count || len(items) > 2*keys+2*manyLoose {
+		t.Errorf("%d items up to %d", len(items), last)
+	}
+}
+
+// Class unreliable drops the oldest, tells no gap, and conflates nothing.
+func TestUnreliableDropsTheOldest(t *testing.T) {
+	s := looseSubscription(Unreliable)
+	s.sequence.announce(nil, announcement{num: 1, name: "x", epoch: 1})
+	for i := range uint64(2 * maxLoose) {
+		s.datagram(codec.Message{Topic: 1, Offset: 2*i + 2, Previous: 1})
+	}
+	s.datagram(codec.Message{Topic: 1, Offset: 1, Previous: 1})
+	items := drain(s)
+	if len(items) != maxLoose || items[maxLoose-1].Position.Offset != 1 || items[0].Gap != nil || s.stats.Overflow != maxLoose+1 {
+		t.Errorf("%d items, %d dropped, the first is %+v", len(items), s.stats.Overflow, items[0])
 	}
 }
 
 // A subscription remembers a bounded number of topics: those used last.
 func TestRememberedTopicsAreBounded(t *testing.T) {
 	var stats SubscriptionStats
-	q := newSequencer(Reliable, time.Time{}, &stats)
-	q.announce(1, "used", 1, 0)
-	q.announce(2, "unused", 1, 0)
+	q := newSequencer(Reliable, &stats)
+	q.announce(nil, announcement{num: 1, name: "used", epoch: 1, offset: 0})
+	q.announce(nil, announcement{num: 2, name: "unused", epoch: 1, offset: 0})
 	for i := range uint64(maxRemembered) {
-		q.announce(i+3, fmt.Sprint("t", i), 1, 0)
+		q.announce(nil, announcement{num: i+3, name: fmt.Sprint("t", i), epoch: 1, offset: 0})
 		if _, err := q.stream(nil, codec.Message{Topic: 1, Offset: i + 1, Previous: 1}, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +239,7 @@ func TestRememberedTopicsAreBounded(t *testing.T) {
 		t.Errorf("a message of a topic that was forgotten: %+v, %v", out, err)
 	}
 	for i := range uint64(10) { // a topic that loses its log again and again
-		q.announce(1<<20+i, "again", i+1, 0)
+		q.announce(nil, announcement{num: 1<<20+i, name: "again", epoch: i+1, offset: 0})
 	}
 	if q.knows(1<<20+8) || !q.knows(1<<20+9) {
 		t.Error("the numbers that a topic had before are still known")

@@ -28,6 +28,19 @@ type Message struct {
 	Publisher uuid.UUID // the client that published it; uuid.Nil if none of Tidewire did
 	Lossy     bool      // its mode (PROTOCOL §4.4)
 	Payload   codec.Payload
+	Key       string            // "" if it has none
+	Headers   map[string]string // nil if it has none
+	Expires   time.Time         // of the broker's clock; the zero time if it does not
+	Retained  bool              // it is, or was, the last value of its key
+	// Replayed: it was published before the subscription began, or before it was
+	// resumed on this connection.
+	Replayed bool
+	// Request: its publisher awaits a Reply.
+	Request bool
+
+	reply  []byte
+	client *Client
+	mark   bool // no message: see sequencer.caughtUp
 }
 
 // Decode decodes the payload into the value that v points to, as
@@ -65,4 +78,16 @@ func (g Gap) String() string {
 		where = " of " + g.Topic
 	}
 	return fmt.Sprintf("%s%s are missing: %s", what, where, g.Reason)
+}
+
+// unpackHeaders makes a map of headers; nil if there are none.
+func unpackHeaders(h codec.Headers) map[string]string {
+	if len(h) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(h))
+	for _, e := range h {
+		m[e.Name] = e.Value
+	}
+	return m
 }

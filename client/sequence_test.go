@@ -46,8 +46,8 @@ func TestSequence(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var stats SubscriptionStats
-			q := newSequencer(c.class, time.Time{}, &stats)
-			q.announce(1, "t", 7, 0)
+			q := newSequencer(c.class, &stats)
+			q.announce(nil, announcement{num: 1, name: "t", epoch: 7, offset: 0})
 			var out []item
 			for step := range strings.FieldsSeq(c.in) {
 				var err error
@@ -111,11 +111,11 @@ func show(items []item) string {
 
 // What a broker must not do is an error of the stream.
 func TestSequenceErrors(t *testing.T) {
-	q := newSequencer(Reliable, time.Time{}, new(SubscriptionStats))
+	q := newSequencer(Reliable, new(SubscriptionStats))
 	if _, err := q.stream(nil, codec.Message{Topic: 9, Offset: 1, Previous: 1}, 1); codec.CodeOf(err) != codec.CodeProtocolViolation {
 		t.Errorf("a topic that was not announced: %v", err)
 	}
-	q.announce(1, "t", 7, 5)
+	q.announce(nil, announcement{num: 1, name: "t", epoch: 7, offset: 5})
 	if _, err := q.stream(nil, codec.Message{Topic: 1, Offset: 5, Previous: 1}, 1); codec.CodeOf(err) != codec.CodeProtocolViolation {
 		t.Errorf("an offset before the subscription's: %v", err)
 	}
@@ -127,8 +127,8 @@ func FuzzSequence(f *testing.F) {
 	f.Add([]byte{0, 1, 16, 2, 32, 3, 48, 4, 64, 5})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		for _, class := range []Class{Reliable, Sequenced} {
-			q := newSequencer(class, time.Time{}, new(SubscriptionStats))
-			q.announce(1, "t", 7, 0)
+			q := newSequencer(class, new(SubscriptionStats))
+			q.announce(nil, announcement{num: 1, name: "t", epoch: 7, offset: 0})
 			last, skipped := uint64(0), uint64(0)
 			for i := 0; i+1 < len(script); i += 2 {
 				offset := uint64(script[i+1]) + 1

@@ -12,14 +12,20 @@ import (
 // Class is the delivery class of a subscription (PROTOCOL §9).
 type Class = codec.Class
 
-// The classes that brokers offer.
+// The classes. The class in force for a topic is the weaker one of the
+// subscription's and of the one that the broker has configured for the topic.
 const (
 	// Reliable brings every reliable message, in order, and of the lossy ones what
 	// arrives.
 	Reliable = codec.ClassReliable
-	// Sequenced brings the newest message, by datagram: what is older than the last
-	// one seen is dropped.
+	// Latest brings what counts to a slow subscriber: of the messages that wait only
+	// the newest of each key.
+	Latest = codec.ClassLatest
+	// Sequenced is Latest by datagram: what is older than the last one seen, of its
+	// key if it has one, is dropped.
 	Sequenced = codec.ClassSequenced
+	// Unreliable brings what arrives, by datagram, in any order and without gaps.
+	Unreliable = codec.ClassUnreliable
 )
 
 // DefaultCredit is the credit of a subscription, in bytes.
@@ -29,49 +35,97 @@ const DefaultCredit = 256 << 10
 type SubscribeOptions struct {
 	// Class is the delivery class. The default is Reliable.
 	Class Class
-	// Priority is 1 (first) to 7 (last); 0 stands for the usual 3.
+	// Priority is 1 (first) to 7 (last); 0 stands for the usual 3. SetPriority
+	// changes it later.
 	Priority uint8
 	// Credit bounds the bytes of messages that the broker sends ahead of the
-	// application. 0 is 256 KiB; the broker may give less. For large numbers of
-	// slow subscriptions less is better.
+	// application, and so what a slow reader of class Latest may find stale. 0 is
+	// 256 KiB; the broker may give less. For large numbers of slow subscriptions less
+	// is better.
 	Credit int
+	// From is where to begin. The default is now: first the last values of the
+	// topics, then what is published from now on. After a reconnect a subscription
+	// always goes on where it was.
+	From From
+	// NoEcho leaves out what this client publishes itself.
+	NoEcho bool
+	// NoRetained leaves out the last values at the beginning.
+	NoRetained bool
+	// Filter lets through only messages whose headers fit. Lossy messages then come
+	// by stream.
+	Filter Filter
+	// Group, a name of at most 64 bytes, shares the messages out: of all
+	// subscriptions with the same group that match a message one gets it, whichever is
+	// ready. A message is consumed when the loop over Messages asks for the next one;
+	// what a member had not consumed when it went away another one gets, so a message
+	// may come twice. Nothing is said about order, and there are no gaps. From must be
+	// now.
+	Group string
+
+	presence bool
+	marks    bool // the iteration shows marks: see sequencer.caughtUp
+}
+
+// SubscriptionState is the state of a subscription.
+type SubscriptionState int32
+
+// The states. A subscription goes between the first two with the connection, and
+// never leaves StateUnsubscribed.
+const (
+	StateSubscribing  SubscriptionState = iota // it waits for the broker's answer, or for a connection
+	StateSubscribed                            // messages come
+	StateUnsubscribed                          // by Close, by the broker, or with the client
+)
+
+// String returns the state's name.
+func (s SubscriptionState) String() string {
+	names := [...]string{"subscribing", "subscribed", "unsubscribed"}
+	return names[s]
 }
 
 // Subscription is an interest in a pattern that lives until Close, whatever
 // becomes of the connection.
 type Subscription struct {
 	// Static after construction.
-	client   *Client
-	pattern  string
-	class    Class
-	priority uint8
-	credit   uint64
+	client  *Client
+	pattern string
+	options SubscribeOptions
+	credit  uint64
 
 	established chan struct{} // closed when the broker has answered for the first time
 	arrived     chan struct{} // holds one token while the inbox is not empty
 	ctx         context.Context
 	cancel      context.CancelFunc // with done
 
-	mu      sync.Mutex
-	inbox   inbox             // guarded by mu
-	stats   SubscriptionStats // guarded by mu
-	done    bool              // no more items come; guarded by mu
-	err     error             // why; nil after Close; guarded by mu
-	was     bool              // it was established before; guarded by mu
-	last    *Position         // of an exact pattern, when the stream ended; guarded by mu
-	serving chan struct{}     // closed when the last serve has returned; nil if none has begun; guarded by mu
-	running bool              // serve runs; guarded by mu
+	mu       sync.Mutex
+	inbox    inbox             // guarded by mu
+	taken    positions         // what the application has taken; guarded by mu
+	stats    SubscriptionStats // guarded by mu
+	sequence *sequencer        // guarded by mu
+	priority uint8             // guarded by mu
+	done     bool              // no more items come; guarded by mu
+	err      error             // why; nil after Close; guarded by mu
+	was      bool              // it was established before; guarded by mu
+	serving  chan struct{}     // closed when the last serve has returned; nil if none has begun; guarded by mu
+	running  bool              // serve runs; guarded by mu
 
 	// Of the stream at hand; guarded by mu.
 	conn     *connection
 	stream   Stream // nil if there is none
 	number   uint64
-	sequence *sequencer // nil before SUBSCRIBED
-	topic    uint64     // number of the topic of an exact pattern
+	begun    bool       // SUBSCRIBED has come
 	window   uint64     // the credit, as far as the broker gives it
 	received uint64     // bytes of MESSAGE frames
 	limit    uint64     // the credit that was told
 	told     error      // what STREAM_END said
+	handed   []*handout // in a group: what the application works on, in order
+	finished uint64     // in a group: bytes of the messages that it has finished
+}
+
+// handout is a message of a group that was handed to the application.
+type handout struct {
+	credit   int
+	finished bool
 }
 
 // Subscribe subscribes to a pattern (PROTOCOL §3) and waits for the broker's
@@ -86,8 +140,8 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 	if err := codec.CheckPattern(pattern); err != nil {
 		return nil, err
 	}
-	if opts.Priority > codec.MaxPriority || opts.Credit < 0 {
-		return nil, codec.Errorf(codec.CodeInvalidOption, "the priority is above %d, or the credit negative", codec.MaxPriority)
+	if err := opts.check(codec.IsExact(pattern)); err != nil {
+		return nil, err
 	}
 	s := newSubscription(c, pattern, *opts)
 	for {
@@ -127,11 +181,39 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 	return s, nil
 }
 
+// check reports options that cannot be, with CodeInvalidOption.
+func (o *SubscribeOptions) check(exact bool) error {
+	bad := ""
+	switch {
+	case o.Priority > codec.MaxPriority:
+		bad = "the priority is above 7"
+	case o.Credit < 0:
+		bad = "the credit is negative"
+	case o.Class > Unreliable:
+		return codec.Errorf(codec.CodeUnsupportedClass, "class %d is not known", o.Class)
+	case len(o.Group) > codec.MaxGroup:
+		bad = "the group's name is longer than 64 bytes"
+	case o.Group != "" && o.From.kind != codec.FromNow:
+		bad = "a subscription in a group begins now"
+	case o.From.kind == codec.FromPosition && !exact:
+		bad = "From is a position, and the pattern has many"
+	case o.From.kind == codec.FromPositions && exact:
+		bad = "From is a list of positions, and the pattern is one topic"
+	}
+	if bad != "" {
+		return codec.Errorf(codec.CodeInvalidOption, "%s", bad)
+	}
+	if err := codec.CheckFilter(o.Filter); err != nil {
+		return err
+	}
+	return o.From.check()
+}
+
 func newSubscription(c *Client, pattern string, opts SubscribeOptions) *Subscription {
 	s := &Subscription{
 		client:      c,
 		pattern:     pattern,
-		class:       opts.Class,
+		options:     opts,
 		priority:    opts.Priority,
 		credit:      uint64(opts.Credit),
 		established: make(chan struct{}),
@@ -139,6 +221,22 @@ func newSubscription(c *Client, pattern string, opts SubscribeOptions) *Subscrip
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.inbox = newInbox(&s.stats)
+	s.sequence = newSequencer(opts.Class, &s.stats)
+	q := s.sequence
+	q.client, q.exact, q.noEcho = c, codec.IsExact(pattern), opts.NoEcho
+	q.ordered, q.streams = opts.Group == "", opts.Group != "" || len(opts.Filter) > 0
+	switch opts.From.kind {
+	case codec.FromPosition:
+		q.resume(s.topicName(), opts.From.position)
+	case codec.FromPositions:
+		for topic, p := range opts.From.positions {
+			q.resume(topic, p)
+		}
+		q.since = opts.From.since
+	case codec.FromTime:
+		q.since = opts.From.since
+	}
+	s.taken.since = q.since
 	if s.priority == 0 {
 		s.priority = codec.DefaultPriority
 	}
@@ -151,6 +249,47 @@ func newSubscription(c *Client, pattern string, opts SubscribeOptions) *Subscrip
 // Pattern returns the pattern.
 func (s *Subscription) Pattern() string { return s.pattern }
 
+// topicName is the name of an exact pattern's topic.
+func (s *Subscription) topicName() string {
+	if s.options.presence {
+		return presencePrefix + s.pattern
+	}
+	return s.pattern
+}
+
+// State returns the state of this moment.
+func (s *Subscription) State() SubscriptionState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.done:
+		return StateUnsubscribed
+	case s.begun:
+		return StateSubscribed
+	}
+	return StateSubscribing
+}
+
+// SetPriority changes the priority, 1 (first) to 7 (last), from the next message
+// on; 0 stands for the usual 3. It does not wait for the broker, and survives
+// reconnects.
+func (s *Subscription) SetPriority(priority uint8) error {
+	if priority > codec.MaxPriority {
+		return codec.Errorf(codec.CodeInvalidOption, "the priority is above %d", codec.MaxPriority)
+	}
+	if priority == 0 {
+		priority = codec.DefaultPriority
+	}
+	s.mu.Lock()
+	s.priority = priority
+	conn, number, there := s.conn, s.number, s.stream != nil
+	s.mu.Unlock()
+	if there {
+		conn.send(codec.AppendPriority(nil, codec.Priority{Subscription: number, Priority: priority}))
+	}
+	return nil
+}
+
 // Messages iterates over what comes: messages, and gaps as items whose Gap is
 // set. It ends after yielding an error once: ctx's, the broker's coded refusal, or
 // ErrClosed; it ends without one after Close.
@@ -161,26 +300,35 @@ func (s *Subscription) Pattern() string { return s.pattern }
 func (s *Subscription) Messages(ctx context.Context) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		for {
-			m, err, ok := s.next(ctx)
+			m, h, err, ok := s.next(ctx)
 			if !ok {
 				return
 			}
-			if !yield(m, err) || err != nil {
+			more := yield(m, err) && err == nil
+			s.finishMessage(h)
+			if !more {
 				return
 			}
 		}
 	}
 }
 
-// next waits for the next item; ok is false after Close.
-func (s *Subscription) next(ctx context.Context) (m Message, err error, ok bool) {
+// next waits for the next item; ok is false after Close. In a group, the handout
+// is to be given to finishMessage.
+func (s *Subscription) next(ctx context.Context) (m Message, h *handout, err error, ok bool) {
 	for {
 		s.mu.Lock()
 		if !s.inbox.empty() {
 			m, credit := s.inbox.pop()
 			s.signalLocked()
+			s.taken.take(m)
 			var flow []byte
-			if credit > 0 {
+			switch {
+			case credit == 0:
+			case s.options.Group != "":
+				h = &handout{credit: credit}
+				s.handed = append(s.handed, h)
+			default:
 				flow = s.flowLocked()
 			}
 			conn := s.conn
@@ -188,20 +336,40 @@ func (s *Subscription) next(ctx context.Context) (m Message, err error, ok bool)
 			if flow != nil {
 				conn.send(flow)
 			}
-			return m, nil, true
+			return m, h, nil, true
 		}
 		if s.done {
 			err := s.err
 			s.mu.Unlock()
-			return Message{}, err, err != nil
+			return Message{}, nil, err, err != nil
 		}
 		s.mu.Unlock()
 		select {
 		case <-s.arrived:
 		case <-s.ctx.Done():
 		case <-ctx.Done():
-			return Message{}, ctx.Err(), true
+			return Message{}, nil, ctx.Err(), true
 		}
+	}
+}
+
+// finishMessage tells the broker that the application has finished a message of a
+// group; h may be nil. What is told counts in the order in which the messages came
+// (PROTOCOL §5.5).
+func (s *Subscription) finishMessage(h *handout) {
+	if h == nil {
+		return
+	}
+	s.mu.Lock()
+	h.finished = true
+	for len(s.handed) > 0 && s.handed[0].finished {
+		s.finished += uint64(s.handed[0].credit)
+		s.handed = s.handed[1:]
+	}
+	flow, conn := s.flowLocked(), s.conn
+	s.mu.Unlock()
+	if flow != nil {
+		conn.send(flow)
 	}
 }
 
@@ -217,18 +385,27 @@ func (s *Subscription) signalLocked() {
 
 // flowLocked returns the FLOW frame that is due; nil if none is.
 func (s *Subscription) flowLocked() []byte {
-	if s.sequence == nil || s.stream == nil {
+	if !s.begun || s.stream == nil {
 		return nil
 	}
-	limit := s.received + s.window - min(s.inbox.credit, s.window)
-	if limit <= s.limit || limit < s.limit+s.window/2 {
-		return nil
+	f := codec.Flow{Subscription: s.number}
+	if s.options.Group != "" {
+		f.Limit = s.window + s.finished
+		if f.Limit <= s.limit {
+			return nil
+		}
+	} else {
+		f.Limit = s.received + s.window - min(s.inbox.credit, s.window)
+		if f.Limit <= s.limit || f.Limit < s.limit+s.window/2 {
+			return nil
+		}
+		if t := s.sequence.byName[s.topicName()]; t != nil {
+			if p, ok := s.taken.of(t.name); ok && p.Epoch == t.epoch {
+				f.Offset = codec.Some(p.Offset)
+			}
+		}
 	}
-	s.limit = limit
-	f := codec.Flow{Subscription: s.number, Limit: limit}
-	if t := s.sequence.topics[s.topic]; t != nil {
-		f.Offset = codec.Some(t.last)
-	}
+	s.limit = f.Limit
 	return codec.AppendFlow(nil, f)
 }
 
@@ -240,9 +417,13 @@ func (s *Subscription) pushLocked(items []item) {
 	}
 	for i := range items {
 		switch it := &items[i]; {
+		case it.message.mark && !s.options.marks:
 		case it.message.Gap != nil:
 			s.inbox.pushGap(*it.message.Gap)
 		case it.message.Topic == "":
+			s.finished += uint64(it.credit)
+		case it.datagram && it.unreliable:
+			s.inbox.pushUnreliable(it.message)
 		case it.datagram:
 			s.inbox.pushLoose(it.message)
 		default:
@@ -257,7 +438,7 @@ func (s *Subscription) pushLocked(items []item) {
 func (s *Subscription) datagram(m codec.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sequence == nil || !s.sequence.knows(m.Topic) {
+	if !s.begun || !s.sequence.knows(m.Topic) {
 		return false
 	}
 	s.pushLocked(s.sequence.datagram(nil, m))

@@ -114,10 +114,27 @@ func (s *Subscription) attempt(n *connection) (begun bool, err error) {
 		setDeadline(stream, time.Now().Add(closeTimeout))
 	}
 	s.conn, s.stream, s.number, s.told = n, stream, number, nil
-	s.sequence, s.topic, s.received = nil, 0, 0
+	s.begun, s.received, s.finished, s.handed = false, 0, 0, nil
 	s.window = s.credit
+	if s.options.Group != "" {
+		// What waits or is being worked on is given to another member: it is not
+		// counted on this stream.
+		s.inbox.forgetCredit()
+	}
 	s.limit = max(1, s.credit-min(s.inbox.credit, s.credit)) // what waits still counts
-	hello := codec.Subscribe{Number: number, Pattern: s.pattern, Class: s.class, Priority: s.priority, Credit: s.limit}
+	hello := codec.Subscribe{
+		Number:     number,
+		Pattern:    s.pattern,
+		Class:      s.options.Class,
+		Priority:   s.priority,
+		Credit:     s.limit,
+		NoEcho:     s.options.NoEcho,
+		NoRetained: s.options.NoRetained,
+		Presence:   s.options.presence,
+		Filter:     s.options.Filter,
+		Group:      s.options.Group,
+	}
+	from := s.fromLocked()
 	s.mu.Unlock()
 	n.mu.Lock()
 	n.subs[number] = s
@@ -126,7 +143,14 @@ func (s *Subscription) attempt(n *connection) (begun bool, err error) {
 	// FIN must follow as soon as the application has unsubscribed; only this
 	// goroutine and then the function below use the sending side.
 	var sending sync.WaitGroup
-	_, err = stream.Write(codec.AppendSubscribe(nil, hello))
+	if err = s.welcomed(n, from.timed()); err == nil {
+		var base time.Time // not there before WELCOME
+		if from.timed() {
+			base = n.base
+		}
+		hello.From = from.wire(base)
+		_, err = stream.Write(codec.AppendSubscribe(nil, hello))
+	}
 	ended := make(chan struct{})
 	sending.Go(func() {
 		select {
@@ -147,29 +171,51 @@ func (s *Subscription) attempt(n *connection) (begun bool, err error) {
 	n.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	begun = s.sequence != nil
-	if begun {
-		s.last = nil
-		if t := s.sequence.topics[s.topic]; t != nil {
-			s.last = &Position{t.epoch, t.last}
-		}
-	}
-	s.stream = nil
-	s.sequence = nil
+	begun = s.begun
+	s.stream, s.begun = nil, false
 	if s.told != nil {
 		err = s.told
 	}
 	return begun, err
 }
 
-// read reads the stream to its end.
-func (s *Subscription) read(n *connection, stream Stream) error {
+// fromLocked is where a stream that begins now is to begin.
+func (s *Subscription) fromLocked() From {
+	switch {
+	case s.options.Group != "":
+		return From{}
+	case !s.was:
+		return s.options.From
+	case !s.sequence.exact:
+		return s.sequence.from()
+	}
+	t := s.sequence.byName[s.topicName()]
+	if t == nil {
+		return s.options.From
+	}
+	return FromPosition(*t.position())
+}
+
+// welcomed waits for WELCOME, which tells the limits and the clock, if it is
+// needed.
+func (s *Subscription) welcomed(n *connection, needed bool) error {
+	if !needed {
+		return nil
+	}
 	select {
-	case <-n.welcomed: // it tells the limits and the clock
+	case <-n.welcomed:
+		return nil
 	case <-n.ctx.Done():
 		return context.Cause(n.ctx)
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx) // FIN tells the broker
+	}
+}
+
+// read reads the stream to its end.
+func (s *Subscription) read(n *connection, stream Stream) error {
+	if err := s.welcomed(n, true); err != nil {
+		return err
 	}
 	r := codec.NewReader(stream, int(n.welcome.Limits.Payload)+codec.FrameOverhead)
 	var items []item
@@ -212,8 +258,9 @@ func (s *Subscription) message(items []item, f codec.Frame) ([]item, error) {
 		return items, err
 	}
 	m.Payload.Data = bytes.Clone(m.Payload.Data) // it refers to the reader's buffer
+	m.Reply = bytes.Clone(m.Reply)
 	s.mu.Lock()
-	if s.sequence == nil {
+	if !s.begun {
 		s.mu.Unlock()
 		return items, codec.Errorf(codec.CodeUnexpectedFrame, "a message before SUBSCRIBED")
 	}
@@ -241,23 +288,34 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 		return err
 	}
 	s.mu.Lock()
-	if s.sequence != nil {
+	if s.begun {
 		s.mu.Unlock()
 		return codec.Errorf(codec.CodeUnexpectedFrame, "a second SUBSCRIBED")
 	}
-	s.sequence = newSequencer(s.class, n.base, &s.stats)
+	q := s.sequence
+	if q.exact != (a.Topic != 0) {
+		s.mu.Unlock()
+		return codec.Errorf(codec.CodeProtocolViolation, "SUBSCRIBED with a topic, and a pattern that is none, or without")
+	}
+	s.begun = true
+	q.begin(n.base, n.welcome.Client)
 	if most := n.welcome.Limits.SubscriptionCredit; most > 0 {
 		// The broker uses the lower value (PROTOCOL §10).
 		s.window, s.limit = min(s.window, most), min(s.limit, most)
 	}
-	s.topic = a.Topic
-	if a.Topic != 0 {
-		s.sequence.announce(a.Topic, s.pattern, a.Epoch, a.Offset)
+	var items []item
+	switch {
+	case q.exact:
+		items = q.announce(nil, announcement{a.Topic, s.topicName(), a.Epoch, a.Offset, a.Last, a.Class})
+	case s.was && !n.resumed && q.class != Unreliable && q.ordered:
+		// Another session: what it does not know of cannot be asked for.
+		items = append(items, gapItem(Gap{Reason: codec.GapReconnect}))
+		q.toldAll = true
 	}
-	if s.was {
-		s.missedLocked(a)
-	} else {
+	s.pushLocked(items)
+	if !s.was {
 		s.was = true
+		s.beganLocked(a)
 		close(s.established)
 	}
 	s.mu.Unlock()
@@ -267,22 +325,17 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 	return nil
 }
 
-// missedLocked queues the gap between the stream before and the one that begins
-// with a. Only an unchanged position proves that there is none.
-func (s *Subscription) missedLocked(a codec.Subscribed) {
-	gap := Gap{Reason: codec.GapReconnect}
-	if a.Topic != 0 {
-		gap.Topic = s.pattern
-		to := Position{a.Epoch, a.Offset}
-		if s.last != nil && *s.last == to {
-			return
-		}
-		gap.From, gap.To = s.last, &to
-		if s.last != nil && s.last.Epoch == to.Epoch && to.Offset > s.last.Offset {
-			gap.Count = to.Offset - s.last.Offset
-		}
+// beganLocked takes note of since when the topics of a pattern are subscribed to.
+func (s *Subscription) beganLocked(a codec.Subscribed) {
+	q := s.sequence
+	if k := s.options.From.kind; k != codec.FromNow && k != codec.FromLast {
+		return
 	}
-	s.pushLocked([]item{gapItem(gap)})
+	q.since = time.Now()
+	if a.Time.Set {
+		q.since = q.at(a.Time.Value)
+	}
+	s.taken.since = q.since
 }
 
 func (s *Subscription) announced(n *connection, f codec.Frame) error {
@@ -291,11 +344,11 @@ func (s *Subscription) announced(n *connection, f codec.Frame) error {
 		return err
 	}
 	s.mu.Lock()
-	if s.sequence == nil || s.topic != 0 {
+	if !s.begun || s.sequence.exact {
 		s.mu.Unlock()
 		return codec.Errorf(codec.CodeUnexpectedFrame, "TOPIC where it must not be")
 	}
-	s.sequence.announce(t.Topic, t.Name, t.Epoch, t.Offset)
+	s.pushLocked(s.sequence.announce(nil, announcement{t.Topic, t.Name, t.Epoch, t.Offset, t.Last, t.Class}))
 	s.mu.Unlock()
 	n.announced(s, t.Topic)
 	return nil
@@ -305,7 +358,7 @@ func (s *Subscription) announced(n *connection, f codec.Frame) error {
 func (s *Subscription) missing(f codec.Frame) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sequence == nil {
+	if !s.begun {
 		return codec.Errorf(codec.CodeUnexpectedFrame, "%s before SUBSCRIBED", f.Type)
 	}
 	if f.Type == codec.TypeSkip {

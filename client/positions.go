@@ -1,0 +1,97 @@
+package client
+
+import (
+	"container/list"
+	"time"
+)
+
+// positions are how far the application has come in the topics of a subscription:
+// of those used last, at most maxPositions.
+type positions struct {
+	topics map[string]*list.Element // of *taken
+	recent list.List                // the one used last at the front
+	since  time.Time                // of the others
+}
+
+type taken struct {
+	topic string
+	at    Position
+	time  time.Time
+}
+
+// maxPositions is how many FROM may name (PROTOCOL §4.8).
+const maxPositions = 1024
+
+// take takes note of an item that the application has taken.
+func (p *positions) take(m Message) {
+	at, when := m.Position, m.Time
+	switch {
+	case m.Topic == "", m.mark:
+		return
+	case m.Gap != nil && m.Gap.To == nil:
+		return
+	case m.Gap != nil:
+		at = *m.Gap.To
+	}
+	e := p.topics[m.Topic]
+	if e == nil {
+		if p.topics == nil {
+			p.topics = make(map[string]*list.Element)
+		}
+		if len(p.topics) >= maxPositions {
+			old := p.recent.Remove(p.recent.Back()).(*taken)
+			delete(p.topics, old.topic)
+			if old.time.After(p.since) {
+				p.since = old.time.Add(time.Millisecond)
+			}
+		}
+		p.topics[m.Topic] = p.recent.PushFront(&taken{m.Topic, at, when})
+		return
+	}
+	t := e.Value.(*taken)
+	if t.at.Epoch == at.Epoch {
+		at.Offset = max(at.Offset, t.at.Offset)
+	}
+	t.at = at
+	if when.After(t.time) {
+		t.time = when
+	}
+	p.recent.MoveToFront(e)
+}
+
+// of returns the position in a topic.
+func (p *positions) of(topic string) (Position, bool) {
+	if e := p.topics[topic]; e != nil {
+		return e.Value.(*taken).at, true
+	}
+	return Position{}, false
+}
+
+// Position returns how far the application has come on a subscription to one
+// topic: FromPosition of it gives what follows the last item that was taken. ok is
+// false while that is not known, and for patterns with wildcards.
+func (s *Subscription) Position() (p Position, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sequence.exact {
+		return Position{}, false
+	}
+	name := s.topicName()
+	if t := s.sequence.byName[name]; t != nil && s.inbox.empty() {
+		return *t.position(), true
+	}
+	return s.taken.of(name)
+}
+
+// Positions returns how far the application has come, for FromPositions: the
+// positions of the topics whose messages it took last, at most 1,024, and the time
+// since when the others count.
+func (s *Subscription) Positions() (topics map[string]Position, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	topics = make(map[string]Position, len(s.taken.topics))
+	for name := range s.taken.topics {
+		topics[name], _ = s.taken.of(name)
+	}
+	return topics, s.taken.since
+}
