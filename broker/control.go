@@ -74,7 +74,7 @@ func (s *session) publishOnce(m codec.Publish, err error) {
 		err = s.permitPublish(m.Topic)
 	}
 	if err == nil {
-		pos, err = s.publish(m.Topic, m)
+		pos, err = s.publish(m.Topic, s.broker.topics.config(m.Topic), m)
 	}
 	if err != nil {
 		s.broker.counters.rejected.Add(1)

@@ -82,7 +82,11 @@ func (s *session) permitSubscribe(pattern string) error {
 	if codec.IsSystem(pattern) {
 		return codec.Errorf(codec.CodeSystemTopic, "topics that begin with $ or _ belong to the system")
 	}
-	if !s.who().CanSubscribe(pattern) {
+	access := s.broker.configs.subscribeAccess(pattern)
+	if access == AccessClosed {
+		return codec.Errorf(codec.CodeSubscribeDenied, "clients do not subscribe to %q: it matches topics that are closed to them", pattern)
+	}
+	if access == AccessByToken && !s.who().CanSubscribe(pattern) {
 		return codec.Errorf(codec.CodeSubscribeDenied, "the token does not permit to subscribe to %q", pattern)
 	}
 	return nil
@@ -93,7 +97,11 @@ func (s *session) permitPublish(topic string) error {
 	if codec.IsSystem(topic) {
 		return codec.Errorf(codec.CodeSystemTopic, "topics that begin with $ or _ belong to the system")
 	}
-	if !s.who().CanPublish(topic) {
+	access := s.broker.topics.config(topic).Publish
+	if access == AccessClosed {
+		return codec.Errorf(codec.CodePublishDenied, "clients do not publish to %q", topic)
+	}
+	if access == AccessByToken && !s.who().CanPublish(topic) {
 		return codec.Errorf(codec.CodePublishDenied, "the token does not permit to publish to %q", topic)
 	}
 	return nil

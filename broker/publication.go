@@ -144,7 +144,7 @@ func (p *publication) publish(f codec.Frame) (Position, error) {
 	if m.Sequence != p.next || m.Topic != "" {
 		return Position{}, errOutOfSequence
 	}
-	return p.session.publish(p.topic.name, m)
+	return p.session.publish(p.topic.name, p.topic.config, m)
 }
 
 // granted returns the credit that the client has been told, in bytes since the

@@ -60,7 +60,7 @@ func (b *Broker) publishValue(ctx context.Context, topic string, value any, mode
 	if m.Payload, err = codec.Encode(value); err != nil {
 		return Position{}, err
 	}
-	if err := b.checkPayload(m.Payload); err != nil {
+	if err := b.topics.config(topic).admit(m.Payload, m.Retain); err != nil {
 		return Position{}, err
 	}
 	m.Payload.Data = bytes.Clone(m.Payload.Data) // the caller's, if value was bytes
@@ -114,9 +114,9 @@ func (b *Broker) checkPayload(p codec.Payload) error {
 	return nil
 }
 
-// publish brings a client's message to the bus.
-func (s *session) publish(topic string, m codec.Publish) (Position, error) {
-	if err := s.broker.checkPayload(m.Payload); err != nil {
+// publish brings a client's message to the bus. config is the topic's.
+func (s *session) publish(topic string, config *TopicConfig, m codec.Publish) (Position, error) {
+	if err := config.admit(m.Payload, m.Retain); err != nil {
 		return Position{}, err
 	}
 	if s.limiter != nil && !s.limiter.Allow() {

@@ -168,6 +168,17 @@ func (t *topicTable) matching(pattern string) []*topic {
 	return list
 }
 
+// config returns the configuration of a topic, which need not be in the table.
+func (t *topicTable) config(name string) *TopicConfig {
+	t.mu.RLock()
+	tp := t.byName[name]
+	t.mu.RUnlock()
+	if tp != nil {
+		return tp.config
+	}
+	return t.broker.configs.of(name)
+}
+
 func (t *topicTable) count() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -204,6 +215,7 @@ func (tp *topic) append(m Message) (pos Position, ok bool) {
 	}
 	tp.offset++
 	r := Record{Message: m, Offset: tp.offset, Time: tp.broker.now()}
+	tp.config.complete(&r.Message, r.Time)
 	if m.Mode == codec.ModeLossy {
 		r.Reliable = codec.Some(0)
 		if tp.reliable > 0 {

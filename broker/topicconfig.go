@@ -242,6 +242,31 @@ func (c *topicConfigs) subscribeAccess(pattern string) Access {
 	return access
 }
 
+// admit returns why a message may not be published.
+func (c *TopicConfig) admit(p codec.Payload, retain bool) error {
+	if len(p.Data) > c.MaxPayload {
+		return codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the limit is %d", len(p.Data), c.MaxPayload)
+	}
+	if retain && c.Retain == RetainNone {
+		return codec.Errorf(codec.CodeNotOffered, "the topic has no last values")
+	}
+	return nil
+}
+
+// complete gives a message what the configuration says of it. now is the broker's
+// clock. What comes from other brokers was not admitted here.
+func (c *TopicConfig) complete(m *Message, now uint64) {
+	if m.Expires == 0 && c.TTL > 0 {
+		m.Expires = now + uint64(c.TTL/time.Millisecond)
+	}
+	switch c.Retain {
+	case RetainAll:
+		m.Retain = m.Mode == codec.ModeReliable
+	case RetainNone:
+		m.Retain = false
+	}
+}
+
 // compareSpecific orders patterns, the more specific first: see TopicConfig.
 func compareSpecific(a, b string) int {
 	return cmp.Or(
