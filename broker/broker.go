@@ -29,6 +29,8 @@ type Broker struct {
 	budget   *budget
 	counters counters
 
+	presences *presences
+
 	closeBus sync.Once
 	busErr   error // static after closeBus
 
@@ -67,6 +69,7 @@ func New(config Config) (*Broker, error) {
 		b.store = NewMemoryStore(config.MaxHistoryBytes)
 	}
 	b.topics = &topicTable{max: config.MaxTopics, broker: b, byName: make(map[string]*topic)}
+	b.presences = newPresences(b)
 	b.bus, err = config.Bus((*sink)(b))
 	if err != nil {
 		return nil, errors.Join(err, b.store.Close())

@@ -52,6 +52,9 @@ type Config struct {
 	// the memory is at most that. The last eighth is for subscriptions for which
 	// nothing waits. 0 is 256 MiB.
 	MaxBytes int64
+	// MaxPresences bounds the presences of all sessions together, one a session and
+	// topic, each of about 300 bytes. 0 is 1,000,000.
+	MaxPresences int
 	// PublishRate bounds the messages a second of one session, averaged over
 	// bursts of one second; what is above it is refused with rate_limited. 0 is no
 	// bound: credit still bounds what is in flight.
@@ -89,6 +92,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxSessions, 100_000)
 	setDefault(&c.MaxTopics, 100_000)
 	setDefault(&c.MaxHistoryBytes, defaultHistoryBytes)
+	setDefault(&c.MaxPresences, 1_000_000)
 	setDefault(&c.MaxQueueBytes, 1<<20)
 	setDefault(&c.MaxSessionBytes, 4<<20)
 	setDefault(&c.MaxBytes, 256<<20)
@@ -104,7 +108,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	check(len(c.Name) <= codec.MaxAgent, "Config.Name is longer than 128 bytes")
 	check(c.Limits.Payload <= 16<<20, "Config.Limits.Payload is above 16 MiB")
-	check(c.MaxSessions > 0 && c.MaxTopics > 0 && c.MaxQueueBytes > 0 && c.MaxSessionBytes > 0 && c.MaxBytes > 0 && c.MaxHistoryBytes > 0 && c.PublishRate >= 0,
+	check(c.MaxSessions > 0 && c.MaxTopics > 0 && c.MaxPresences > 0 && c.MaxQueueBytes > 0 && c.MaxSessionBytes > 0 && c.MaxBytes > 0 && c.MaxHistoryBytes > 0 && c.PublishRate >= 0,
 		"Config has a negative limit")
 	check(c.HelloTimeout > 0 && c.StreamTimeout > 0 && c.WriteTimeout > 0 && c.TokenGrace > 0,
 		"Config has a negative time")

@@ -26,7 +26,9 @@ type Conn interface {
 	// CloseWithError ends the connection and all its streams. Code and reason are
 	// brought to the client as well as the transport can.
 	CloseWithError(code uint32, reason string) error
-	// Context ends when the connection has ended.
+	// Context ends when the connection has ended. If its cause has a method Clean() bool
+	// that returns true, the client has closed the connection without an error: it
+	// does not come back.
 	Context() context.Context
 	// RemoteAddr is the client's address.
 	RemoteAddr() net.Addr

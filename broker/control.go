@@ -14,6 +14,7 @@ func (s *session) readControl(r *codec.Reader) {
 	for {
 		f, err := r.Next()
 		if err != nil {
+			err = endOfConn(err)
 			switch {
 			case errors.Is(err, io.EOF):
 				err = errDone
@@ -51,6 +52,18 @@ func (s *session) handleControl(f codec.Frame) error {
 			return err
 		}
 		s.reauthenticate(a)
+	case codec.TypePresence:
+		p, err := codec.ParsePresence(f)
+		if err != nil {
+			return err
+		}
+		s.present(p)
+	case codec.TypeCount:
+		c, err := codec.ParseCount(f)
+		if err != nil {
+			return err
+		}
+		s.countPresent(c)
 	case codec.TypePing:
 		p, err := codec.ParsePing(f)
 		if err != nil {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -97,11 +98,13 @@ func (s *session) checkDrained() {
 // tearDown says farewell, closes the connection, waits for every goroutine, and
 // forgets the session.
 func (s *session) tearDown() error {
-	cause := context.Cause(s.ctx)
+	cause := endOfConn(context.Cause(s.ctx))
 	e := endOf(cause)
-	if s.conn.Context().Err() != nil {
+	if s.conn.Context().Err() != nil && !errors.Is(cause, errDone) {
 		e.Code = codec.CodeConnectionLost // nobody is there to be told
 	}
+	// Who has ended its session, or may not be here, is not awaited.
+	s.broker.presences.ended(s, e.Code == codec.CodeOK || e.Code.Range() == codec.RangePermission)
 
 	s.mu.Lock()
 	s.stopped = true

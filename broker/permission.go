@@ -127,6 +127,12 @@ func (s *session) reauthenticate(a codec.Auth) {
 	s.setPrincipal(p)
 	s.sendControl(codec.AppendAuthenticated(nil, codec.Authenticated{Number: a.Number, Expires: s.expires(p)}))
 
+	s.recheck("the new token does not permit it")
+}
+
+// recheck ends what the principal in force does not permit: at once, what is queued
+// is discarded. What begins meanwhile asks again when it can be seen here.
+func (s *session) recheck(reason string) {
 	s.mu.Lock()
 	subs := make([]*subscription, 0, len(s.subs))
 	for _, sub := range s.subs {
@@ -137,15 +143,20 @@ func (s *session) reauthenticate(a codec.Auth) {
 		pubs = append(pubs, pub)
 	}
 	s.mu.Unlock()
-	end := codec.End{Code: codec.CodePermissionRevoked, Reason: "the new token does not permit it"}
+	end := codec.End{Code: codec.CodePermissionRevoked, Reason: reason}
 	for _, sub := range subs {
-		if !p.CanSubscribe(sub.pattern) {
+		if s.permitSubscribe(sub.asked()) != nil {
 			s.revoke(sub, end)
 		}
 	}
 	for _, pub := range pubs {
-		if !p.CanPublish(pub.topic.name) {
+		if s.permitPublish(pub.topic.name) != nil {
 			pub.end(end)
+		}
+	}
+	for _, topic := range s.broker.presences.of(s) {
+		if s.permitSubscribe(topic) != nil {
+			s.broker.presences.leave(s, topic, nil)
 		}
 	}
 }

@@ -119,8 +119,8 @@ func (s *session) publish(topic string, config *TopicConfig, m codec.Publish) (P
 	if err := config.admit(m.Payload, m.Retain); err != nil {
 		return Position{}, err
 	}
-	if s.limiter != nil && !s.limiter.Allow() {
-		return Position{}, &codec.Error{Code: codec.CodeRateLimited, Reason: "above the session's rate", Retry: time.Second}
+	if err := s.allow(); err != nil {
+		return Position{}, err
 	}
 	pos, err := s.broker.bus.Publish(s.ctx, Message{
 		Topic:     topic,
@@ -137,4 +137,12 @@ func (s *session) publish(topic string, config *TopicConfig, m codec.Publish) (P
 		return Position{}, asCoded(err, codec.CodeBusUnavailable)
 	}
 	return pos, nil
+}
+
+// allow refuses what is above the session's rate.
+func (s *session) allow() error {
+	if s.limiter != nil && !s.limiter.Allow() {
+		return &codec.Error{Code: codec.CodeRateLimited, Reason: "above the session's rate", Retry: time.Second}
+	}
+	return nil
 }

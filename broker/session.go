@@ -34,6 +34,8 @@ type session struct {
 	id  codec.ID
 	log *slog.Logger
 
+	absent bool // its presences have ended; guarded by the presences' mu
+
 	slot datagramSlot // has its own owner: see datagram.go
 
 	mu        sync.Mutex
@@ -279,6 +281,7 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 	}
 	if replaced := b.claim(s); replaced != nil {
 		replaced.fail(&codec.Error{Code: codec.CodeReplaced, Reason: "the client has connected again"})
+		b.presences.ended(replaced, false)
 	}
 	b.counters.sessionsTotal.Add(1)
 	s.setPrincipal(p)

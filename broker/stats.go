@@ -42,6 +42,7 @@ type Stats struct {
 	Publications  int64 // now
 	Topics        int64 // now
 	QueuedBytes   int64 // now: what waits for subscriptions
+	Presences     int64 // now: of sessions in topics, those whose grace runs too
 	HistoryBytes  int64 // now: what histories and last values take
 
 	SessionsTotal   uint64 // welcomed
@@ -83,6 +84,7 @@ func (b *Broker) Stats() Stats {
 		Publications:    b.counters.publications.Load(),
 		Topics:          int64(b.topics.count()),
 		QueuedBytes:     b.budget.used.Load(),
+		Presences:       b.presences.total(),
 		HistoryBytes:    b.store.Bytes(),
 		SessionsTotal:   b.counters.sessionsTotal.Load(),
 		SessionsRefused: b.counters.sessionsRefused.Load(),

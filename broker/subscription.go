@@ -63,7 +63,13 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 		return err
 	}
 	b := s.broker
-	sub := &subscription{session: s, number: f.Number, pattern: f.Pattern, class: f.Class, opening: true}
+	pattern := f.Pattern
+	if f.Presence {
+		if pattern, err = b.presencePattern(pattern); err != nil {
+			return err
+		}
+	}
+	sub := &subscription{session: s, number: f.Number, pattern: pattern, class: f.Class, opening: true}
 	sub.out = newOutlet(stream, rankFirst+int(f.Priority))
 	sub.out.sub = sub
 	sub.out.limit = min(f.Credit, b.config.Limits.SubscriptionCredit)

@@ -32,7 +32,7 @@ type wtConn struct{ session *wt.Session }
 func (c wtConn) AcceptStream(ctx context.Context) (Stream, error) {
 	stream, err := c.session.AcceptStream(ctx)
 	if err != nil {
-		return nil, c.ended(err)
+		return nil, err
 	}
 	return stream, nil
 }
@@ -63,9 +63,17 @@ func (c wtConn) CloseWithError(code uint32, reason string) error {
 func (c wtConn) Context() context.Context { return c.session.Context() }
 func (c wtConn) RemoteAddr() net.Addr     { return c.session.RemoteAddr() }
 
-// ended makes the client's own clean close of the session a clean end.
-func (c wtConn) ended(err error) error {
-	if e, ok := errors.AsType[*wt.SessionError](err); ok && e.Remote && e.Code == uint32(codec.CodeOK) {
+// endOfConn returns why a session ends whose connection has ended: errDone if the
+// client has closed it without an error, which it says with a close or by ending the
+// CONNECT stream.
+func endOfConn(err error) error {
+	if e, ok := errors.AsType[*wt.SessionError](err); ok && e.Remote && e.Code == uint32(codec.CodeOK) && (e.Via == wt.ViaCapsule || e.Via == wt.ViaFIN) {
+		return errDone
+	}
+	if e, ok := errors.AsType[interface {
+		error
+		Clean() bool
+	}](err); ok && e.Clean() {
 		return errDone
 	}
 	return err

@@ -31,6 +31,9 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("memconn: closed with code %d: %s", e.Code, e.Reason)
 }
 
+// Clean reports whether the other end has closed the connection without an error.
+func (e *CloseError) Clean() bool { return e.Remote && e.Code == 0 }
+
 // Conn is one end of a connection. Its methods may be called concurrently.
 type Conn struct {
 	ctx      context.Context
