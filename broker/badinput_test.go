@@ -48,7 +48,7 @@ func TestBadStreams(t *testing.T) {
 		{"frame of the broker", codec.AppendSkip(nil, codec.Skip{Topic: 1, To: 1}), false, codec.CodeUnexpectedFrame},
 		{"bytes behind SUBSCRIBE", append(sub(codec.Subscribe{Pattern: "a"}), 1, 2), false, codec.CodeUnexpectedFrame},
 		{"bad pattern", sub(codec.Subscribe{Pattern: "a..b"}), false, codec.CodeInvalidPattern},
-		{"class to come", sub(codec.Subscribe{Pattern: "a", Class: codec.ClassLatest}), false, codec.CodeUnsupportedClass},
+		{"unknown class", sub(codec.Subscribe{Pattern: "a", Class: 4}), false, codec.CodeUnsupportedClass},
 		{"system topic", sub(codec.Subscribe{Pattern: "$SYS.a"}), false, codec.CodeSystemTopic},
 		{"system pattern", sub(codec.Subscribe{Pattern: "$JS.API.>"}), false, codec.CodeSystemTopic},
 		{"inbox pattern", sub(codec.Subscribe{Pattern: "_INBOX.>"}), false, codec.CodeSystemTopic},

@@ -40,6 +40,12 @@ func (s *session) handleControl(f codec.Frame) error {
 			return err
 		}
 		s.grant(w)
+	case codec.TypePriority:
+		w, err := codec.ParsePriority(f)
+		if err != nil {
+			return err
+		}
+		s.prioritize(w)
 	case codec.TypePublish:
 		m, err := codec.ParsePublish(f)
 		if err != nil && codec.CodeOf(err) != codec.CodeInvalidOption {

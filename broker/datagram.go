@@ -8,31 +8,35 @@ import (
 	"github.com/tidewire/tidewire/codec"
 )
 
-// datagramSlot holds the newest message of each topic that is to go out as a
-// datagram. A sender of its own empties it, because the transport's SendDatagram
-// blocks, and must not hold up the streams.
+// datagramSlot holds what is to go out as datagrams: of a key the newest message only,
+// unless a subscription of class unreliable wants every one. A sender of its own
+// empties it, because the transport's SendDatagram blocks, and must not hold up the
+// streams.
 type datagramSlot struct {
 	// max is the most bytes of a datagram; 0: this session has none.
 	max atomic.Int64
 
 	// Guarded by the session's mu.
-	waiting map[uint64]*slotted // by topic number
-	order   []uint64            // topic numbers, the one that waits for longest first
-	sent    map[uint64]uint64   // the last offset taken, by topic number
-	sending bool                // the sender lives
-	wake    chan struct{}       // tells the sender that the writer has made progress
+	order   []*slotted           // what waits, in the order of sending
+	newest  map[slotKey]*slotted // those of them that a newer message takes the place of
+	sent    map[slotKey]uint64   // the last offset taken of each key that was conflated
+	every   map[uint64]uint64    // the last offset of each topic, by number, that was offered as one of all
+	sending bool                 // the sender lives
+	wake    chan struct{}        // tells the sender that the writer has made progress
 }
 
 // slotted is a message in the slot.
 type slotted struct {
-	frame  []byte
-	topic  *topic
-	offset uint64
-	lossy  bool
+	frame   []byte
+	topic   *topic
+	key     string
+	offset  uint64
+	expires uint64 // ms of the broker's clock; 0: never
+	lossy   bool
 }
 
 const (
-	// maxSlots bounds the topics in the slot.
+	// maxSlots bounds the messages in the slot.
 	maxSlots = 256
 	// lead is how many bytes the datagrams may be ahead of the streams while both
 	// are busy: QUIC sends datagrams first, and would starve the streams.
@@ -46,47 +50,77 @@ func (s *session) fitsDatagram(d *delivery) bool {
 	return int64(len(d.frame)) <= s.slot.max.Load()
 }
 
-// offerDatagramLocked puts d into the slot. A message that several subscriptions
-// match is taken once.
-func (s *session) offerDatagramLocked(d *delivery) {
+// offerDatagramLocked puts d into the slot for a subscription of a class. A message
+// that several subscriptions match is taken once.
+func (s *session) offerDatagramLocked(d *delivery, class codec.Class) {
 	q := &s.slot
-	if q.waiting == nil {
-		q.waiting = make(map[uint64]*slotted)
-		q.sent = make(map[uint64]uint64)
+	if q.newest == nil {
+		q.newest = make(map[slotKey]*slotted)
+		q.sent = make(map[slotKey]uint64)
+		q.every = make(map[uint64]uint64)
 		q.wake = make(chan struct{}, 1)
 	}
-	w := q.waiting[d.topic.num]
+	key := slotKey{d.topic.num, d.key}
+	w := q.newest[key]
+	if q.every[key.topic] >= d.offset {
+		return
+	}
+	every := class == codec.ClassUnreliable
 	switch {
-	case w != nil && w.offset >= d.offset, q.sent[d.topic.num] >= d.offset:
+	case every:
+		q.every[key.topic] = d.offset
+		if w != nil && w.offset == d.offset {
+			delete(q.newest, key) // from now on it keeps its place
+			return
+		}
+		if q.sent[key] == d.offset {
+			return
+		}
+	case w != nil && w.offset >= d.offset, q.sent[key] >= d.offset:
 		return
 	case w != nil:
 		s.broker.counters.drop(DropConflated, 1)
-		w.frame, w.offset, w.lossy = d.frame, d.offset, d.lossy
+		w.frame, w.offset, w.expires, w.lossy = d.frame, d.offset, d.expires, d.lossy
 		return
 	}
 	if len(q.order) >= maxSlots {
-		oldest := q.waiting[q.order[0]]
-		delete(q.waiting, q.order[0])
-		q.order = append(q.order[:0], q.order[1:]...)
+		oldest := s.takeSlotLocked()
 		s.broker.counters.drop(DropOverflow, 1)
 		s.toldLostLocked(oldest, codec.GapOverflow)
 	}
-	q.waiting[d.topic.num] = &slotted{d.frame, d.topic, d.offset, d.lossy}
-	q.order = append(q.order, d.topic.num)
+	w = &slotted{d.frame, d.topic, d.key, d.offset, d.expires, d.lossy}
+	q.order = append(q.order, w)
+	if !every {
+		q.newest[key] = w
+	}
 	if !q.sending && !s.stopped {
 		q.sending = true
 		s.wg.Go(s.sendDatagrams)
 	}
 }
 
+// takeSlotLocked takes what waits for longest.
+func (s *session) takeSlotLocked() *slotted {
+	q := &s.slot
+	w := q.order[0]
+	q.order = append(q.order[:0], q.order[1:]...)
+	q.order[:cap(q.order)][len(q.order)] = nil
+	if key := (slotKey{w.topic.num, w.key}); q.newest[key] == w {
+		delete(q.newest, key)
+	}
+	return w
+}
+
 // meantLocked calls f for each subscription that w was meant for: it takes w by
 // datagram, and knows its topic.
-func (s *session) meantLocked(w *slotted, f func(*subscription)) {
-	d := delivery{topic: w.topic, offset: w.offset, lossy: w.lossy}
+func (s *session) meantLocked(w *slotted, f func(*subscription, codec.Class)) {
 	for _, sub := range s.subs {
-		if !sub.opening && !sub.out.end && !sub.out.gone && sub.byDatagram(&d) && w.offset > sub.start &&
-			codec.Match(sub.pattern, w.topic.name) && sub.knowsLocked(w.topic) {
-			f(sub)
+		if sub.opening || sub.out.end || sub.out.gone || !codec.Match(sub.pattern, w.topic.name) || !sub.knowsLocked(w.topic) {
+			continue
+		}
+		t := sub.trackLocked(w.topic)
+		if class := sub.classOf(w.topic); sub.byDatagram(class, w.lossy) && (t == nil || w.offset > t.start) {
+			f(sub, class)
 		}
 	}
 }
@@ -98,10 +132,11 @@ func (s *session) toldLostLocked(w *slotted, reason codec.GapReason) {
 		Topic: w.topic.num, Epoch: codec.Some(w.topic.epoch), From: codec.Some(w.offset - 1), To: codec.Some(w.offset),
 		Reason: reason, Count: codec.Some(1),
 	})
-	s.meantLocked(w, func(sub *subscription) {
-		if !sub.lagging && sub.roomLocked(len(gap)) {
+	s.meantLocked(w, func(sub *subscription, class codec.Class) {
+		sub.dropped++
+		if class != codec.ClassUnreliable && !sub.lagging && sub.roomLocked(len(gap)) {
 			sub.out.queue.push(entry{frame: gap, charged: true})
-			s.broker.counters.gaps.Add(1)
+			s.broker.counters.gap(reason)
 			s.scheduleLocked(sub.out)
 		}
 	})
@@ -119,14 +154,24 @@ func (s *session) sendDatagrams() {
 			s.mu.Unlock()
 			return
 		}
-		num := q.order[0]
-		q.order = append(q.order[:0], q.order[1:]...)
-		w := q.waiting[num]
-		delete(q.waiting, num)
+		key := slotKey{q.order[0].topic.num, q.order[0].key}
+		conflated := q.newest[key] == q.order[0]
+		w := s.takeSlotLocked()
 		if len(q.sent) >= 4*maxSlots {
 			clear(q.sent)
 		}
-		q.sent[num] = w.offset
+		if len(q.every) >= 4*maxSlots {
+			clear(q.every)
+		}
+		if conflated {
+			q.sent[key] = w.offset
+		}
+		if w.expires != 0 && w.expires <= s.broker.now() {
+			s.broker.counters.drop(DropExpired, 1)
+			s.toldLostLocked(w, codec.GapExpired)
+			s.mu.Unlock()
+			continue
+		}
 		if s.writing {
 			s.datagrammed += len(w.frame)
 		}
@@ -192,13 +237,23 @@ func (s *session) wakeDatagrams() {
 func (s *session) redirect(w *slotted) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := delivery{topic: w.topic, frame: w.frame, offset: w.offset, previous: w.offset - 1, lossy: w.lossy}
-	s.meantLocked(w, func(sub *subscription) {
-		if e := sub.out.queue.at(sub.newest[w.topic.num]); sub.newest != nil && e != nil && e.message == w.topic && e.offset >= w.offset {
-			return // a newer one waits already
-		}
-		if sub.class != codec.ClassSequenced || !sub.conflateLocked(&d) {
-			sub.queueLocked(&d)
+	d := delivery{
+		topic: w.topic, frame: w.frame, offset: w.offset, previous: w.offset - 1,
+		lossy: w.lossy, expires: w.expires, key: w.key,
+	}
+	s.meantLocked(w, func(sub *subscription, class codec.Class) {
+		t := sub.trackLocked(w.topic)
+		switch class {
+		case codec.ClassReliable:
+			sub.queueLocked(t, &d)
+		case codec.ClassUnreliable:
+			sub.queueNewerLocked(&d)
+		default:
+			key := slotKey{d.topic.num, d.key}
+			if e := sub.out.queue.at(sub.newest[key]); e != nil && e.topic == d.topic && e.key == d.key && e.offset >= d.offset {
+				return // a newer one waits already
+			}
+			sub.queueNewestLocked(t, &d)
 		}
 		s.scheduleLocked(sub.out)
 	})
@@ -207,7 +262,7 @@ func (s *session) redirect(w *slotted) {
 // discardDatagramsLocked counts what the slot still holds when the session has ended.
 func (s *session) discardDatagramsLocked() {
 	s.broker.counters.drop(DropEnded, uint64(len(s.slot.order)))
-	s.slot.order, s.slot.waiting = nil, nil
+	s.slot.order, s.slot.newest = nil, nil
 }
 
 // receiveDatagrams publishes what comes as datagrams until the session ends. A

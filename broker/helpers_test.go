@@ -22,6 +22,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // deadline bounds what a test waits for; it is never what a test measures.
 const deadline = 20 * time.Second
 
+// noHistory keeps no messages, so that whoever misses some gets a gap.
+var noHistory = []broker.TopicConfig{{Pattern: ">", History: broker.Retention{Count: -1}}}
+
 // network is a way from clients to a broker. Every test of the suite runs over
 // each.
 type network interface {

@@ -45,7 +45,9 @@ func (sub *subscription) healthLocked() codec.SubscriptionHealth {
 	return codec.SubscriptionHealth{
 		Subscription: sub.number,
 		Bytes:        uint64(sub.out.queue.bytes),
-		Messages:     uint64(sub.out.queue.len()),
+		Messages:     uint64(sub.out.queue.messages),
+		Conflated:    sub.conflated,
+		Dropped:      sub.dropped,
 	}
 }
 

@@ -92,7 +92,7 @@ func TestQueue(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 10_000 {
 		if rng.IntN(2) == 0 || q.len() == 0 {
-			number := q.push(entry{frame: make([]byte, 3), message: tp, offset: next, charged: true})
+			number := q.push(entry{frame: make([]byte, 3), kind: entryMessage, topic: tp, offset: next, charged: true})
 			if number != next {
 				t.Fatalf("number %d, want %d", number, next)
 			}

@@ -54,6 +54,8 @@ type session struct {
 	stopped   bool                      // the writer and the datagram sender end; guarded by mu
 	ready     [ranks][]*outlet          // what the writer takes next; guarded by mu
 	queued    int                       // bytes that wait for the subscriptions; guarded by mu
+	waiting   [ranks]int                // these bytes by rank; guarded by mu
+	debts     int                       // topics that are owed to subscriptions; guarded by mu
 	writing   bool                      // the writer lives; guarded by mu
 	current   Stream                    // the stream that the writer is writing to; guarded by mu
 	// Bytes given to streams and to datagrams since both were busy; guarded by mu.

@@ -42,7 +42,7 @@ func (c *cable) ReadFrom(b []byte) (int, net.Addr, error) {
 func TestOneOfManyLosesItsNetwork(t *testing.T) {
 	const subscribers, messages = 100, 60
 	n := newWTNetwork(t)
-	b := newBroker(t, n, broker.Config{MaxQueueBytes: 64 << 10})
+	b := newBroker(t, n, broker.Config{MaxQueueBytes: 64 << 10, Topics: noHistory})
 
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -87,7 +87,7 @@ func TestOneOfManyLosesItsNetwork(t *testing.T) {
 func TestSubscriptionsThatAreNotRead(t *testing.T) {
 	const unread, messages, size = 6, 100, 8 << 10
 	eachNetwork(t, func(t *testing.T, n network) {
-		b := newBroker(t, n, broker.Config{MaxQueueBytes: 100 << 10})
+		b := newBroker(t, n, broker.Config{MaxQueueBytes: 100 << 10, Topics: noHistory})
 		c := dial(t, n)
 		var stalled []*client.Subscription
 		for range unread {
@@ -180,7 +180,7 @@ func TestCreditWithoutReading(t *testing.T) {
 func TestBudget(t *testing.T) {
 	eachNetwork(t, func(t *testing.T, n network) {
 		const budget = 100 << 10
-		b := newBroker(t, n, broker.Config{MaxBytes: budget})
+		b := newBroker(t, n, broker.Config{MaxBytes: budget, Topics: noHistory})
 		var subs []*client.Subscription
 		for range 8 {
 			subs = append(subs, subscribe(t, dial(t, n), "topic", &client.SubscribeOptions{Credit: 1}))

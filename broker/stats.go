@@ -25,12 +25,18 @@ const (
 	DropBadDatagram
 	// DropRateLimited: a client's datagram was above its rate.
 	DropRateLimited
+	// DropExpired: the message had expired while it waited.
+	DropExpired
+	// DropHistory: a subscription was to begin with it, and it was not kept any more.
+	DropHistory
+	// DropPriority: its room was given to a subscription of higher priority.
+	DropPriority
 	dropReasons
 )
 
 // String returns the reason as a metric's label.
 func (r DropReason) String() string {
-	names := [...]string{"overflow", "budget", "conflated", "datagram", "ended", "bad_datagram", "rate_limited"}
+	names := [...]string{"overflow", "budget", "conflated", "datagram", "ended", "bad_datagram", "rate_limited", "expired", "history", "priority"}
 	return names[r]
 }
 
@@ -73,6 +79,9 @@ func (c *counters) streamEnd(code codec.Code) {
 		c.streamsRefused.Add(1)
 	}
 }
+
+// gap counts a gap that a subscription is told.
+func (c *counters) gap(codec.GapReason) { c.gaps.Add(1) }
 
 func (c *counters) drop(r DropReason, n uint64) { c.dropped[r].Add(n) }
 

@@ -4,49 +4,68 @@ import (
 	"github.com/tidewire/tidewire/codec"
 )
 
-// subscription is a session's interest in a pattern. It has no goroutine: what it
-// gets is pushed into its outlet, and the session's writer empties that.
+// subscription is a session's interest in a pattern. It has no goroutine while it
+// keeps up: what it gets is pushed into its outlet, and the session's writer empties
+// that. While it owes messages (recovery.go) it has one.
 type subscription struct {
 	// Static after construction.
 	session *session
 	number  uint64
 	pattern string
-	class   codec.Class
-	topic   *topic // of an exact pattern, pinned; nil otherwise
-	start   uint64 // the topic's offset when the subscription began
+	class   codec.Class // what the client asked for; see classOf
+	noEcho  bool
+	filter  codec.Filter // checked; nil lets everything through
+	topic   *topic       // of an exact pattern, pinned; nil otherwise
 
 	// Guarded by the session's mu.
-	out       *outlet
-	announced map[uint64]struct{} // topic numbers, of a pattern that is not exact
-	last      uint64              // offset of the last message that was pushed, of an exact pattern
-	written   uint64              // offset of the last message that the writer took, of an exact pattern
+	out     *outlet
+	own     track             // of the topic of an exact pattern
+	tracks  map[uint64]*track // of a pattern that is not exact: the topics announced, by number; nil: nothing is special
+	last    uint64            // offset of the last message that was pushed, of an exact pattern
+	written uint64            // offset of the last message that the writer took, of an exact pattern
 	// opening: the bus is being asked; the router does not know the subscription
 	// yet. An end that comes meanwhile waits in ended, for open to carry it out.
 	opening bool
 	ended   *codec.End
-	// newest is, for each topic of a sequenced subscription, the number of the
-	// message that waits in the queue.
-	newest map[uint64]uint64
-	// lagging: the queue was full; what comes is dropped until the queue is empty,
-	// so that the subscriber meets one gap and not many.
-	lagging bool
-	gaps    map[uint64]*lag // by topic number
-	blind   bool            // more topics have gaps than gaps holds
-	bus     bool            // a gap of the bus waits in the queue
+	// newest is, for each key that is conflated, the number of the message that waits.
+	newest map[slotKey]uint64
+	oldest uint64 // no message that may be dropped has a number below it
+	// lagging: the queue was full; what comes is owed until it is drained, so that the
+	// subscriber meets one gap and not many.
+	lagging   bool
+	debts     []*debt
+	refilling bool            // the goroutine that pays lives
+	blind     codec.GapReason // more topics are missing messages than may be owed; 0: no
+	bus       bool            // a gap of the bus waits
+	conflated uint64          // messages whose place was taken, since the beginning
+	dropped   uint64          // messages that were not handed on for other reasons
+	// parking: the topics of the pattern are being looked through. What comes
+	// meanwhile is parked.
+	parking     bool
+	parked      []delivery
+	parkedBytes int // of the frames in parked
 }
 
-// lag is what a subscription has missed of a topic.
-type lag struct {
-	topic    *topic
-	from, to uint64
-	count    uint64
+// track is what a subscription knows of one topic beside what waits for it.
+type track struct {
+	topic *topic
+	start uint64 // messages up to it were sequenced before the subscription began
+	debt  *debt  // what is owed; nil: nothing
+	echo  echo
+	// snapshot: of messages up to it only last values are given.
+	snapshot uint64
+	// announced: the client knows the topic's number from this stream.
+	announced bool
 }
 
 const (
-	// maxLags bounds the topics whose gaps are kept apart.
-	maxLags = 256
+	// maxDebts bounds the topics of a subscription, and maxSessionDebts those of a
+	// session, for which messages are owed. What is missing of others is told as one
+	// gap of the whole pattern.
+	maxDebts        = 4096
+	maxSessionDebts = 16 << 10
 	// maxAnnounced bounds the topics of a pattern that are remembered as announced.
-	// Beyond it all are forgotten and announced again, which is allowed.
+	// Beyond it they are forgotten and announced again, which is allowed.
 	maxAnnounced = 4096
 )
 
@@ -56,8 +75,8 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	if err != nil {
 		return err
 	}
-	if f.Class != codec.ClassReliable && f.Class != codec.ClassSequenced {
-		return codec.Errorf(codec.CodeUnsupportedClass, "this broker does not offer class %s yet; use reliable or sequenced", f.Class)
+	if f.Group != "" {
+		return codec.Errorf(codec.CodeNotOffered, "this broker has no groups")
 	}
 	if err := s.permitSubscribe(f.Pattern); err != nil {
 		return err
@@ -69,14 +88,14 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 			return err
 		}
 	}
-	sub := &subscription{session: s, number: f.Number, pattern: pattern, class: f.Class, opening: true}
+	sub := &subscription{
+		session: s, number: f.Number, pattern: pattern, class: f.Class,
+		noEcho: f.NoEcho, filter: f.Filter, opening: true,
+	}
 	sub.out = newOutlet(stream, rankFirst+int(f.Priority))
 	sub.out.sub = sub
 	sub.out.limit = min(f.Credit, b.config.Limits.SubscriptionCredit)
 	sub.out.done = sub.finished
-	if f.Class == codec.ClassSequenced {
-		sub.newest = make(map[uint64]uint64)
-	}
 	stream.SetPriority(int8(f.Priority), true)
 
 	// The place is taken before the bus is asked, which may wait.
@@ -99,7 +118,7 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	// A token that was replaced meanwhile is seen here, or by AUTH in s.subs.
 	err = s.permitSubscribe(f.Pattern)
 	if err == nil {
-		err = s.open(sub)
+		err = s.open(sub, f)
 	}
 	if err != nil {
 		s.mu.Lock()
@@ -112,79 +131,133 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	return nil
 }
 
-// open makes sub receive what its pattern matches from now on.
-func (s *session) open(sub *subscription) error {
+// open makes sub receive what its pattern matches: from where f says to what is yet
+// to come.
+func (s *session) open(sub *subscription, f codec.Subscribe) error {
 	b := s.broker
 	if err := b.bus.Subscribe(s.ctx, sub.pattern); err != nil {
 		return asCoded(err, codec.CodeBusUnavailable)
 	}
 	if codec.IsExact(sub.pattern) {
 		tp, err := b.topics.get(sub.pattern, true)
+		if err == nil {
+			sub.topic = tp
+			err = s.openTopic(sub, f)
+		}
 		if err != nil {
 			b.bus.Unsubscribe(sub.pattern)
-			return err
+			if tp != nil {
+				tp.unpin()
+			}
 		}
-		sub.topic = tp
-	} else {
-		sub.announced = make(map[uint64]struct{})
+		return err
 	}
-
-	// SUBSCRIBED must stand in the queue before the first message does, so the lock
-	// is held while the subscription appears in the router. An offset that is read
-	// after that covers every message that a match made before could have missed.
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sub.ended != nil {
+	sub.tracks = make(map[uint64]*track)
+	if err := s.openPattern(sub, f); err != nil {
 		b.bus.Unsubscribe(sub.pattern)
-		if sub.topic != nil {
-			sub.topic.unpin()
-		}
-		return errorOf(*sub.ended)
+		return err
 	}
-	sub.opening = false
-	b.counters.subscriptions.Add(1)
-	b.router.add(sub)
-	var answer codec.Subscribed
-	if sub.topic != nil {
-		pos := sub.topic.position()
-		sub.start, sub.last, sub.written = pos.Offset, pos.Offset, pos.Offset
-		answer = codec.Subscribed{Topic: sub.topic.num, Epoch: pos.Epoch, Offset: pos.Offset}
-	}
-	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
-	s.scheduleLocked(sub.out)
 	return nil
 }
 
+// beginLocked makes the router know sub. SUBSCRIBED must stand in the queue before
+// the first message does, so the caller holds the lock until it does. An offset that
+// is read after that covers every message that a match made before could have missed.
+func (sub *subscription) beginLocked() error {
+	if sub.ended != nil {
+		return errorOf(*sub.ended)
+	}
+	sub.opening = false
+	sub.session.broker.counters.subscriptions.Add(1)
+	sub.session.broker.router.add(sub)
+	return nil
+}
+
+// classOf returns the class in force for a topic (PROTOCOL §6.1).
+func (sub *subscription) classOf(tp *topic) codec.Class { return max(sub.class, tp.config.Class) }
+
+// classTold returns the class in force as SUBSCRIBED and TOPIC tell it.
+func (sub *subscription) classTold(tp *topic) codec.Optional {
+	if c := sub.classOf(tp); c != sub.class {
+		return codec.Some(uint64(c))
+	}
+	return codec.Optional{}
+}
+
 // push gives messages of one topic to a subscription. It never blocks: each is
-// queued, conflated or dropped, and counted.
+// queued, conflated, owed or dropped, and counted.
 func (s *session) push(sub *subscription, deliveries []delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range deliveries {
-		d := &deliveries[i]
 		if sub.out.end || sub.out.gone {
 			s.broker.counters.drop(DropEnded, uint64(len(deliveries)-i))
 			break
 		}
-		if sub.topic != nil && d.offset <= sub.start {
-			continue // sequenced before the subscription began
+		if sub.parking {
+			sub.parkLocked(&deliveries[i])
+			continue
 		}
-		sub.last = d.offset
-		switch {
-		case sub.byDatagram(d) && s.fitsDatagram(d) && sub.announceLocked(d):
-			s.offerDatagramLocked(d)
-		case sub.class == codec.ClassSequenced && sub.conflateLocked(d):
-		default:
-			sub.queueLocked(d)
-		}
+		sub.acceptLocked(&deliveries[i])
 	}
 	s.scheduleLocked(sub.out)
 }
 
-// byDatagram reports whether d travels by datagram to this subscription, if it fits
-// (PROTOCOL §9).
-func (sub *subscription) byDatagram(d *delivery) bool {
-	return d.lossy || sub.class == codec.ClassSequenced
+// acceptLocked finds the way of one message.
+func (sub *subscription) acceptLocked(d *delivery) {
+	t := sub.trackLocked(d.topic)
+	if t != nil && t.start != 0 {
+		if d.offset <= t.start {
+			return // sequenced before the subscription began
+		}
+		t.start = 0 // what comes for a topic comes in order
+	}
+	class := sub.classOf(d.topic)
+	if sub.byDatagram(class, d.lossy) && sub.session.fitsDatagram(d) && sub.announceLocked(d) {
+		sub.last = d.offset
+		sub.session.offerDatagramLocked(d, class)
+		return
+	}
+	if sub.withholds(d.publisher, d.headers) {
+		sub.withholdLocked(t, d)
+		return
+	}
+	switch class {
+	case codec.ClassReliable:
+		sub.queueLocked(t, d)
+	case codec.ClassUnreliable:
+		sub.queueNewerLocked(d)
+	default:
+		sub.queueNewestLocked(t, d)
+	}
+}
+
+// byDatagram reports whether a message travels by datagram to this subscription, if
+// it fits (PROTOCOL §8, §9).
+func (sub *subscription) byDatagram(class codec.Class, lossy bool) bool {
+	if sub.filter != nil {
+		return false
+	}
+	return lossy && class == codec.ClassReliable || class >= codec.ClassSequenced
+}
+
+// trackLocked returns what is special about a topic; nil if nothing is.
+func (sub *subscription) trackLocked(tp *topic) *track {
+	if sub.topic != nil {
+		return &sub.own
+	}
+	return sub.tracks[tp.num]
+}
+
+// makeTrackLocked is trackLocked for what is to become special.
+func (sub *subscription) makeTrackLocked(tp *topic) *track {
+	if t := sub.trackLocked(tp); t != nil {
+		return t
+	}
+	_, announced := sub.tracks[tp.num]
+	t := &track{topic: tp, announced: announced}
+	sub.tracks[tp.num] = t
+	return t
 }
 
 // knowsLocked reports whether a topic's number was announced on the stream.
@@ -192,8 +265,8 @@ func (sub *subscription) knowsLocked(tp *topic) bool {
 	if sub.topic != nil {
 		return sub.topic == tp // SUBSCRIBED did
 	}
-	_, ok := sub.announced[tp.num]
-	return ok
+	t, ok := sub.tracks[tp.num]
+	return ok && (t == nil || t.announced)
 }
 
 // announcementLocked returns the TOPIC frame that must come before a topic's first
@@ -202,16 +275,34 @@ func (sub *subscription) announcementLocked(tp *topic, before uint64) []byte {
 	if sub.knowsLocked(tp) {
 		return nil
 	}
-	return codec.AppendTopic(nil, codec.Topic{Topic: tp.num, Name: tp.name, Epoch: tp.epoch, Offset: before})
+	f := codec.Topic{Topic: tp.num, Name: tp.name, Epoch: tp.epoch, Offset: before, Class: sub.classTold(tp)}
+	if t := sub.trackLocked(tp); t != nil && t.debt != nil {
+		f.Offset = min(before, t.debt.from)
+		if t.debt.replay > f.Offset {
+			f.Last = codec.Some(t.debt.replay)
+		}
+	}
+	return codec.AppendTopic(nil, f)
 }
 
 // announcedLocked takes note of an announcement.
 func (sub *subscription) announcedLocked(tp *topic) {
-	if len(sub.announced) >= maxAnnounced {
-		clear(sub.announced)
+	if t := sub.tracks[tp.num]; t != nil {
+		t.announced = true
+		return
 	}
-	sub.announced[tp.num] = struct{}{}
+	if len(sub.tracks) >= maxAnnounced {
+		for num, t := range sub.tracks {
+			if t == nil || t.idle() {
+				delete(sub.tracks, num)
+			}
+		}
+	}
+	sub.tracks[tp.num] = nil
 }
+
+// idle reports whether t says no more than that its topic was announced.
+func (t *track) idle() bool { return t.start == 0 && t.debt == nil && t.echo == echo{} }
 
 // announceLocked makes sure that the client learns the topic's number from this
 // stream, for a message that goes by datagram. It reports false if there is no
@@ -236,93 +327,52 @@ func (sub *subscription) roomLocked(n int) bool {
 	if sub.out.queue.bytes+n > sub.session.broker.config.MaxQueueBytes && !empty {
 		return false
 	}
-	return sub.session.chargeLocked(n, empty)
+	return sub.session.chargeLocked(sub.out, n, empty) || sub.takeRoomLocked(n)
 }
 
-// conflateLocked puts d in the place of the message of its topic that waits; false
-// if none does.
-func (sub *subscription) conflateLocked(d *delivery) bool {
-	number, ok := sub.newest[d.topic.num]
-	if !ok {
-		return false
+// queueLocked appends a message of class reliable, or takes note of it as owed.
+func (sub *subscription) queueLocked(t *track, d *delivery) {
+	if t != nil && t.debt != nil {
+		sub.widenLocked(t.debt, d, DropOverflow)
+		return
 	}
-	e := sub.out.queue.at(number)
-	if e == nil || !sub.session.chargeLocked(len(d.frame), true) {
-		return false
+	if sub.lagging || !sub.appendLocked(d, codec.ClassReliable, false) {
+		sub.missLocked(d, codec.GapOverflow)
 	}
-	sub.session.queued -= len(e.frame)
-	sub.session.broker.budget.give(len(e.frame))
-	sub.out.queue.bytes += len(d.frame) - len(e.frame)
-	if e.conflated == 0 {
-		e.from = e.offset - 1
-	}
-	e.conflated++
-	e.frame, e.offset = d.frame, d.offset
-	sub.session.broker.counters.drop(DropConflated, 1)
-	return true
 }
 
-// queueLocked appends d to the queue, or takes note of it as missed.
-func (sub *subscription) queueLocked(d *delivery) {
+// appendLocked appends a message, and before it what must be told: what was withheld,
+// unless that was told already. It reports false if there is no room.
+func (sub *subscription) appendLocked(d *delivery, class codec.Class, told bool) bool {
 	announcement := sub.announcementLocked(d.topic, d.previous)
 	n := len(announcement) + len(d.frame)
-	if sub.lagging || !sub.roomLocked(n) {
-		reason := DropOverflow
-		if !sub.lagging && sub.out.queue.bytes+n <= sub.session.broker.config.MaxQueueBytes {
-			reason = DropBudget
-		}
-		sub.session.broker.counters.drop(reason, 1)
-		sub.missLocked(d)
-		return
+	if !sub.roomLocked(n) && !(sub.out.queue.expiring > 0 && sub.expireLocked() && sub.roomLocked(n)) {
+		return false
 	}
 	if announcement != nil {
 		sub.out.queue.push(entry{frame: announcement, charged: true})
 		sub.announcedLocked(d.topic)
 	}
-	number := sub.out.queue.push(entry{frame: d.frame, message: d.topic, offset: d.offset, charged: true})
-	if sub.newest != nil {
-		sub.newest[d.topic.num] = number
+	if (sub.noEcho || sub.filter != nil) && !told {
+		sub.skipLocked(d)
 	}
+	sub.pushMessageLocked(d, class)
+	return true
 }
 
-func (sub *subscription) missLocked(d *delivery) {
-	sub.lagging = true
-	g := sub.gaps[d.topic.num]
-	if g == nil {
-		if len(sub.gaps) >= maxLags {
-			sub.blind = true
-			return
+// pushMessageLocked puts a message into the queue whose bytes are counted already.
+func (sub *subscription) pushMessageLocked(d *delivery, class codec.Class) {
+	number := sub.out.queue.push(entry{
+		frame: d.frame, topic: d.topic, from: d.previous, offset: d.offset, expires: d.expires, key: d.key,
+		kind: entryMessage, class: class, charged: true,
+	})
+	sub.last = d.offset
+	if class == codec.ClassLatest || class == codec.ClassSequenced {
+		if sub.newest == nil {
+			sub.newest = make(map[slotKey]uint64)
 		}
-		if sub.gaps == nil {
-			sub.gaps = make(map[uint64]*lag)
-		}
-		g = &lag{topic: d.topic, from: d.previous}
-		sub.gaps[d.topic.num] = g
+		sub.newest[slotKey{d.topic.num, d.key}] = number
 	}
-	g.to = d.offset
-	g.count++
-}
-
-// appendGapsLocked tells what was missed; from then on messages are queued again.
-func (sub *subscription) appendGapsLocked(b []byte) []byte {
-	for num, g := range sub.gaps {
-		if announcement := sub.announcementLocked(g.topic, g.from); announcement != nil {
-			b = append(b, announcement...)
-			sub.announcedLocked(g.topic)
-		}
-		b = codec.AppendGap(b, codec.Gap{
-			Topic: num, Epoch: codec.Some(g.topic.epoch), From: codec.Some(g.from), To: codec.Some(g.to),
-			Reason: codec.GapOverflow, Count: codec.Some(g.count),
-		})
-	}
-	n := uint64(len(sub.gaps))
-	if sub.blind {
-		b = codec.AppendGap(b, codec.Gap{Reason: codec.GapOverflow})
-		n++
-	}
-	sub.session.broker.counters.gaps.Add(n)
-	sub.lagging, sub.gaps, sub.blind = false, nil, false
-	return b
 }
 
 // lost tells a subscription that messages were lost on the bus.
@@ -348,6 +398,9 @@ func (s *session) grant(f codec.Flow) {
 	limit := min(f.Limit, sub.out.sent+s.broker.config.Limits.SubscriptionCredit)
 	if limit > sub.out.limit {
 		sub.out.limit = limit
+		if len(sub.debts) > 0 {
+			sub.recoverLocked()
+		}
 		s.scheduleLocked(sub.out)
 	}
 }
@@ -369,22 +422,32 @@ func (s *session) endLocked(sub *subscription, e codec.End) {
 		}
 		return
 	}
-	var gaps []byte
-	if sub.lagging {
-		gaps = sub.appendGapsLocked(nil)
-	}
-	if sub.topic != nil {
-		// What waits comes before END; what was discarded does not.
-		last := sub.written
-		if sub.out.queue.len() > 0 || gaps != nil {
-			last = sub.last
-		}
+	last, ok := sub.settleLocked()
+	if ok {
 		e.Epoch, e.Offset = codec.Some(sub.topic.epoch), codec.Some(last)
 	}
 	sub.out.end = true
 	sub.session.broker.counters.streamEnd(e.Code)
-	sub.out.queue.push(entry{frame: codec.AppendEnd(gaps, e)})
+	sub.out.queue.push(entry{frame: codec.AppendEnd(nil, e)})
 	s.scheduleLocked(sub.out)
+}
+
+// settleLocked tells what is missing before the end of the stream, and returns the
+// position of an exact pattern there. What a log still has is not missing: the
+// position is the one before it.
+func (sub *subscription) settleLocked() (last uint64, ok bool) {
+	q := &sub.out.queue
+	sub.tellLocked()
+	sub.settleEchoLocked()
+	last = sub.written // what was discarded does not come before END
+	if q.len() > 0 {
+		last = sub.last
+	}
+	if sub.own.debt != nil {
+		last = sub.own.debt.from
+	}
+	sub.forgiveLocked()
+	return last, sub.topic != nil
 }
 
 // revoke ends a subscription at once: what waits is discarded.
@@ -393,7 +456,6 @@ func (s *session) revoke(sub *subscription, e codec.End) {
 	defer s.mu.Unlock()
 	if !sub.out.end && !sub.out.gone {
 		s.discardLocked(sub.out)
-		sub.lagging, sub.gaps, sub.blind, sub.bus = false, nil, false, false
 	}
 	s.endLocked(sub, e)
 }

@@ -62,6 +62,12 @@ type delivery struct {
 	offset   uint64
 	previous uint64 // offset of the message before it
 	lossy    bool
+	retain   bool
+	expires  uint64 // ms of the broker's clock; 0: never
+	key      string
+	// What subscriptions may withhold it for.
+	publisher codec.ID
+	headers   codec.Headers
 }
 
 const (
@@ -294,7 +300,11 @@ func (tp *topic) deliver(batch []Record) {
 	tp.deliveries = tp.deliveries[:0]
 	for i := range batch {
 		r := &batch[i]
-		tp.deliveries = append(tp.deliveries, delivery{tp, tp.encode(r), r.Offset, r.Offset - 1, r.Reliable.Set})
+		tp.deliveries = append(tp.deliveries, delivery{
+			topic: tp, frame: tp.encode(r), offset: r.Offset, previous: r.Offset - 1,
+			lossy: r.Reliable.Set, retain: r.Retain, expires: r.Expires, key: r.Key,
+			publisher: r.Publisher, headers: r.Headers,
+		})
 	}
 	for _, sub := range tp.subs {
 		sub.session.push(sub, tp.deliveries)

@@ -120,80 +120,163 @@ func (s *session) write() {
 // goes, and returns how many messages that were.
 func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 	var messages uint64
+	var holes teller
 	for len(b) < limit {
-		e := o.queue.front()
+		e := o.queue.next()
 		if e == nil {
-			if o.sub != nil && o.sub.lagging {
-				b = o.sub.appendGapsLocked(b)
+			var more bool
+			if b, more = o.idleLocked(s, b, &holes); !more {
+				break
 			}
-			if o.sub != nil && o.sub.bus {
-				b = codec.AppendGap(b, codec.Gap{Reason: codec.GapBus})
-				s.broker.counters.gaps.Add(1)
-				o.sub.bus = false
-			}
-			if o.acks != nil && o.acks.pending() {
-				b = o.acks.appendLocked(b)
-			}
-			break
-		}
-		if e.message == nil {
-			b = append(b, s.popLocked(o).frame...)
 			continue
 		}
-		if o.sent >= o.limit || len(b) > 0 && len(b)+len(e.frame) > limit {
-			break
+		if e.kind == entryMessage {
+			if e.expires != 0 && e.expires <= s.broker.now() {
+				o.sub.unlistLocked(e, o.queue.lead)
+				o.sub.punchLocked(o.queue.lead, codec.GapExpired)
+				continue
+			}
+			if !o.credited() || len(b) > 0 && len(b)+len(e.frame) > limit {
+				break
+			}
 		}
-		if e.conflated > 0 {
-			b = codec.AppendGap(b, codec.Gap{
-				Topic: e.message.num, Epoch: codec.Some(e.message.epoch),
-				From: codec.Some(e.from), To: codec.Some(e.offset - 1),
-				Reason: codec.GapConflated, Count: codec.Some(e.conflated),
-			})
-			s.broker.counters.gaps.Add(1)
+		for e := o.popHole(); e != nil; e = o.popHole() {
+			b = holes.add(b, o, e)
 		}
-		if o.sub.newest != nil {
-			delete(o.sub.newest, e.message.num)
-		}
+		b = holes.flush(b, o)
+		number := o.queue.first
 		out := s.popLocked(o)
 		b = append(b, out.frame...)
-		o.sent += uint64(len(out.frame))
-		o.sub.written = out.offset
-		messages++
+		if out.kind == entryMessage {
+			o.sent += uint64(len(out.frame))
+			o.sub.written = out.offset
+			o.sub.unlistLocked(&out, number)
+			messages++
+		}
+	}
+	b = holes.flush(b, o)
+	if o.sub != nil && (len(o.sub.debts) > 0 || o.sub.lagging) {
+		o.sub.recoverLocked()
 	}
 	return b, messages
+}
+
+// idleLocked appends what is told when neither frames nor messages wait. more is
+// set if there are some then.
+func (o *outlet) idleLocked(s *session, b []byte, holes *teller) (_ []byte, more bool) {
+	for e := o.popHole(); e != nil; e = o.popHole() {
+		b = holes.add(b, o, e)
+	}
+	b = holes.flush(b, o)
+	if o.acks != nil && o.acks.pending() {
+		b = o.acks.appendLocked(b)
+	}
+	if o.sub == nil {
+		return b, false
+	}
+	if o.sub.lagging {
+		o.sub.recoverLocked()
+	}
+	if o.sub.bus {
+		b = codec.AppendGap(b, codec.Gap{Reason: codec.GapBus})
+		s.broker.counters.gap(codec.GapBus)
+		o.sub.bus = false
+	}
+	return b, o.queue.len() > 0
+}
+
+// popHole removes the front if it is a hole, and returns it.
+func (o *outlet) popHole() *entry {
+	if e := o.queue.at(o.queue.first); e == nil || e.kind <= entryMessage {
+		return nil
+	}
+	e := o.queue.pop()
+	return &e
+}
+
+// teller writes GAP and SKIP frames; gaps that follow each other become one.
+type teller struct{ gap entry }
+
+// add tells of a hole, at the latest with flush.
+func (t *teller) add(b []byte, o *outlet, e *entry) []byte {
+	if e.kind == entryNone {
+		return b
+	}
+	if t.gap.kind == entryGap && t.gap.topic == e.topic && e.kind == entryGap && !t.gap.lost() && !e.lost() && t.gap.offset >= e.from {
+		t.gap = merge(t.gap, *e)
+		return b
+	}
+	b = t.flush(b, o)
+	if e.kind == entryGap {
+		t.gap = *e
+		return b
+	}
+	o.sub.written = e.offset
+	return codec.AppendSkip(b, codec.Skip{Topic: e.topic.num, To: e.offset})
+}
+
+// flush writes the gap that waits for others to follow.
+func (t *teller) flush(b []byte, o *outlet) []byte {
+	e := &t.gap
+	if e.kind != entryGap {
+		return b
+	}
+	f := codec.Gap{
+		Topic: e.topic.num, Epoch: codec.Some(e.topic.epoch),
+		From: codec.Some(e.from), To: codec.Some(e.offset), Reason: e.reason,
+	}
+	if e.count != unknownCount {
+		f.Count = codec.Some(uint64(e.count))
+	}
+	if e.lost() {
+		f.From = codec.Some(0) // whatever has not come
+	}
+	b = codec.AppendGap(b, f)
+	o.sub.written = max(o.sub.written, e.offset)
+	o.sub.session.broker.counters.gap(e.reason)
+	*e = entry{}
+	return b
 }
 
 // popLocked takes the front of what waits for o, and its bytes off the bounds.
 func (s *session) popLocked(o *outlet) entry {
 	e := o.queue.pop()
 	if e.charged {
-		s.queued -= len(e.frame)
-		s.broker.budget.give(len(e.frame))
+		s.releaseLocked(o, len(e.frame))
 	}
 	return e
 }
 
-// chargeLocked reports whether n more bytes may wait for this session, and counts
-// them if so. What goes into an empty queue may use the budget's reserve, so that
-// a subscriber that keeps up is served however much others let wait.
-func (s *session) chargeLocked(n int, empty bool) bool {
+// chargeLocked reports whether n more bytes may wait for o, and counts them if so.
+// What goes into an empty queue may use the budget's reserve, so that a subscriber
+// that keeps up is served however much others let wait.
+func (s *session) chargeLocked(o *outlet, n int, empty bool) bool {
 	if s.queued+n > s.broker.config.MaxSessionBytes && !empty || !s.broker.budget.take(n, empty) {
 		return false
 	}
 	s.queued += n
+	s.waiting[o.rank] += n
 	return true
+}
+
+// releaseLocked takes back chargeLocked.
+func (s *session) releaseLocked(o *outlet, n int) {
+	s.queued -= n
+	s.waiting[o.rank] -= n
+	s.broker.budget.give(n)
 }
 
 // discardLocked drops what still waits for o.
 func (s *session) discardLocked(o *outlet) {
 	var dropped uint64
 	for o.queue.len() > 0 {
-		if s.popLocked(o).message != nil {
+		if s.popLocked(o).kind == entryMessage {
 			dropped++
 		}
 	}
 	if o.sub != nil {
 		clear(o.sub.newest)
+		o.sub.forgiveLocked()
 	}
 	s.broker.counters.drop(DropEnded, dropped)
 }

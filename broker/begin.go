@@ -1,0 +1,247 @@
+package broker
+
+import "github.com/tidewire/tidewire/codec"
+
+// beginning is where a subscription begins in one topic.
+type beginning struct {
+	topic *topic
+	// snapshot: with its last values.
+	snapshot bool
+	// after: with the messages above it; if clamp is set, with none.
+	after uint64
+	clamp bool
+	// fresh: all of this epoch is new to the client. beyond: the client was where
+	// the topic never has been.
+	fresh, beyond bool
+	// told: the client must learn of the topic, even if nothing is owed.
+	told bool
+	// unsure: how much is missing is not known.
+	unsure bool
+}
+
+// openTopic begins a subscription to one topic, which is pinned.
+func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
+	tp := sub.topic
+	seen := tp.position()
+	begin, err := s.beginning(tp, f, sub.classOf(tp))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := sub.beginLocked(); err != nil {
+		return err
+	}
+	pos := tp.position()
+	if f.From.Kind == codec.FromNow && f.Group == "" && !f.NoRetained && pos != seen {
+		begin.snapshot = tp.log != nil // one may have come since the log was looked at
+	}
+	sub.own = track{topic: tp, start: pos.Offset, announced: true}
+	sub.last, sub.written = pos.Offset, pos.Offset
+	o, owes := begin.owed(pos.Offset)
+	if owes {
+		sub.last, sub.written = o.from, o.from
+	}
+	answer := codec.Subscribed{
+		Topic: tp.num, Epoch: pos.Epoch, Offset: sub.last,
+		Time: codec.Some(s.broker.now()), Class: sub.classTold(tp),
+	}
+	if owes {
+		answer.Last = codec.Some(pos.Offset)
+	}
+	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
+	sub.beginTopicLocked(begin, o, owes)
+	sub.recoverLocked()
+	s.scheduleLocked(sub.out)
+	return nil
+}
+
+// beginTopicLocked tells what cannot be known of a topic, and takes note of what is
+// owed.
+func (sub *subscription) beginTopicLocked(begin beginning, o owed, owes bool) {
+	tp := begin.topic
+	if owes {
+		if t := sub.trackLocked(tp); t != nil {
+			t.snapshot = o.snapshot
+		}
+		if t := sub.indebtLocked(tp, o); t != nil {
+			t.debt.count += o.to - o.from
+		} else {
+			sub.blind, sub.lagging = codec.GapHistory, true
+		}
+	}
+	if !begin.told {
+		return
+	}
+	if frame := sub.announcementLocked(tp, o.to); frame != nil {
+		sub.out.queue.push(entry{frame: frame})
+		sub.announcedLocked(tp)
+	}
+	if begin.beyond {
+		sub.out.queue.push(entry{frame: codec.AppendGap(nil, codec.Gap{
+			Topic: tp.num, Epoch: codec.Some(tp.epoch), Reason: codec.GapHistory,
+		})})
+		sub.session.broker.counters.gap(codec.GapHistory)
+	}
+}
+
+// owed returns what is owed of a topic whose last offset is last.
+func (g beginning) owed(last uint64) (owed, bool) {
+	o := owed{topic: g.topic, to: last, from: g.after, reason: codec.GapHistory, replay: last, fresh: g.fresh || g.beyond, unsure: g.unsure}
+	switch {
+	case g.snapshot:
+		o.from, o.snapshot, o.replay = 0, last, last
+	case g.clamp:
+		o.from = last
+	}
+	return o, o.from < last
+}
+
+// beginning finds where a subscription begins in a topic.
+func (s *session) beginning(tp *topic, f codec.Subscribe, class codec.Class) (beginning, error) {
+	g := beginning{topic: tp, clamp: true}
+	if f.From.Kind == codec.FromNow {
+		if f.Group != "" || f.NoRetained || tp.log == nil || tp.log.Empty() {
+			return g, nil
+		}
+		values, err := tp.log.Retained(s.ctx, 0, codec.MaxInteger, 1, 1)
+		g.snapshot = len(values) > 0
+		return g, err
+	}
+	if f.From.Kind == codec.FromPosition {
+		return beginAt(tp, f.From.Epoch, f.From.Offset, class), nil
+	}
+	if class == codec.ClassUnreliable {
+		return g, nil // it gets nothing of what was missed
+	}
+	from := f.From
+	if from.Kind == codec.FromPositions {
+		from = codec.From{Kind: codec.FromTime, Time: f.From.Time}
+	}
+	if from.Kind == codec.FromTime {
+		if uint64(tp.used.Load()) < from.Time {
+			return g, nil
+		}
+		if tp.log == nil {
+			return beginning{topic: tp, unsure: true}, nil
+		}
+	}
+	if tp.log == nil {
+		return g, nil
+	}
+	after, err := tp.log.Seek(s.ctx, from)
+	return beginning{topic: tp, after: after, unsure: from.Kind == codec.FromTime}, err
+}
+
+// beginAt begins behind a position.
+func beginAt(tp *topic, epoch, offset uint64, class codec.Class) beginning {
+	g := beginning{topic: tp, after: offset, clamp: class == codec.ClassUnreliable}
+	pos := tp.position()
+	switch {
+	case pos.Epoch != epoch:
+		g.after, g.fresh, g.told = 0, true, true
+	case offset > pos.Offset:
+		g.after, g.beyond, g.told = 0, true, true
+	}
+	return g
+}
+
+// openPattern begins a subscription to a pattern that is not exact. What comes while
+// the topics are looked through is parked.
+func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
+	s.mu.Lock()
+	if err := sub.beginLocked(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, codec.Subscribed{Time: codec.Some(s.broker.now())})})
+	s.scheduleLocked(sub.out)
+	sub.parking = f.Group == "" && (f.From.Kind != codec.FromNow || !f.NoRetained)
+	parking := sub.parking
+	s.mu.Unlock()
+	if !parking {
+		return nil
+	}
+	list, err := s.beginnings(sub, f)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil && s.ctx.Err() == nil {
+		sub.blind, sub.lagging = codec.GapHistory, true
+	}
+	if !sub.out.end && !sub.out.gone {
+		for _, g := range list {
+			last := g.topic.position().Offset
+			o, owes := g.owed(last)
+			if len(sub.tracks) < maxAnnounced {
+				sub.makeTrackLocked(g.topic).start = last
+			}
+			sub.beginTopicLocked(g, o, owes)
+		}
+	}
+	for _, g := range list {
+		g.topic.unpin()
+	}
+	sub.parking = false
+	parked := sub.parked
+	sub.parked, sub.parkedBytes = nil, 0
+	for i := range parked {
+		s.releaseLocked(sub.out, len(parked[i].frame))
+		if sub.out.end || sub.out.gone {
+			continue
+		}
+		if t := sub.trackLocked(parked[i].topic); t != nil && t.debt != nil && parked[i].offset > t.start {
+			t.debt.from = min(t.debt.from, parked[i].previous) // more has come than could be parked
+		}
+		sub.acceptLocked(&parked[i])
+	}
+	sub.recoverLocked()
+	s.scheduleLocked(sub.out)
+	return nil
+}
+
+// beginnings finds the topics with which a pattern begins, and pins them.
+func (s *session) beginnings(sub *subscription, f codec.Subscribe) (list []beginning, err error) {
+	table := s.broker.topics
+	listed := make(map[string]struct{}, len(f.From.Positions))
+	for _, at := range f.From.Positions {
+		if _, twice := listed[at.Topic]; twice || !codec.Match(sub.pattern, at.Topic) {
+			continue
+		}
+		// The topic is made if it is gone: its new epoch tells the client.
+		tp, e := table.get(at.Topic, true)
+		if e != nil {
+			err = e
+			continue
+		}
+		listed[tp.name] = struct{}{}
+		list = append(list, beginAt(tp, at.Epoch, at.Offset, sub.classOf(tp)))
+	}
+	for _, tp := range table.matching(sub.pattern) {
+		if _, done := listed[tp.name]; done {
+			continue
+		}
+		g, e := s.beginning(tp, f, sub.classOf(tp))
+		if e != nil {
+			err = e // of a topic that was evicted meanwhile, say
+			continue
+		}
+		if _, owes := g.owed(tp.position().Offset); !owes {
+			continue
+		}
+		tp.pins.Add(1)
+		list = append(list, g)
+	}
+	return list, err
+}
+
+// parkLocked keeps a message until the topics of a pattern were looked through.
+func (sub *subscription) parkLocked(d *delivery) {
+	n := len(d.frame)
+	if sub.parkedBytes+n > sub.session.broker.config.MaxQueueBytes || !sub.session.chargeLocked(sub.out, n, false) {
+		sub.missLocked(d, codec.GapOverflow)
+		return
+	}
+	sub.parkedBytes += n
+	sub.parked = append(sub.parked, *d)
+}

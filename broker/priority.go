@@ -1,0 +1,117 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// prioritize changes the priority of a subscription (PROTOCOL §5.8). The goroutine
+// that reads the control stream calls it, so changes follow each other.
+func (s *session) prioritize(f codec.Priority) {
+	s.mu.Lock()
+	sub := s.subs[f.Subscription]
+	if sub == nil || sub.out.gone {
+		s.mu.Unlock()
+		return
+	}
+	o, rank := sub.out, rankFirst+int(f.Priority)
+	s.waiting[o.rank] -= o.queue.bytes
+	s.waiting[rank] += o.queue.bytes
+	if i := slices.Index(s.ready[o.rank], o); i >= 0 {
+		s.ready[o.rank] = slices.Delete(s.ready[o.rank], i, i+1)
+		s.ready[rank] = append(s.ready[rank], o)
+	}
+	o.rank = rank
+	s.mu.Unlock()
+	o.stream.SetPriority(int8(f.Priority), true)
+}
+
+// takeRoomLocked makes room for n bytes in a session whose bound is reached: what
+// waits for its subscription of the lowest priority below this one becomes a debt.
+// It reports whether the n bytes were counted.
+func (sub *subscription) takeRoomLocked(n int) bool {
+	s := sub.session
+	for s.queued+n > s.broker.config.MaxSessionBytes {
+		rank := ranks - 1
+		for rank > sub.out.rank && s.waiting[rank] == 0 {
+			rank--
+		}
+		if rank <= sub.out.rank {
+			return false
+		}
+		for _, other := range s.subs {
+			if other.out.rank == rank && other.out.queue.bytes > 0 {
+				other.yieldLocked()
+				break
+			}
+		}
+	}
+	return s.chargeLocked(sub.out, n, false)
+}
+
+// yieldLocked gives up the room of what waits: it is owed from now on. Frames that
+// are no messages stay.
+func (sub *subscription) yieldLocked() {
+	s, q := sub.session, &sub.out.queue
+	waiting := slices.Clone(q.entries[q.head:])
+	clear(q.entries)
+	*q = queue{entries: q.entries[:0], first: q.first}
+	clear(sub.newest)
+	sub.oldest, sub.lagging = 0, true
+	for i := range waiting {
+		e := &waiting[i]
+		if e.kind == entryFrame {
+			if e.charged {
+				s.releaseLocked(sub.out, len(e.frame))
+				e.charged = false
+			}
+			q.push(*e)
+			continue
+		}
+		if e.charged {
+			s.releaseLocked(sub.out, len(e.frame))
+		}
+		if e.kind != entryNone {
+			sub.oweLocked(e)
+		}
+	}
+	s.scheduleLocked(sub.out)
+}
+
+// oweLocked makes what waited a part of its topic's debt.
+func (sub *subscription) oweLocked(e *entry) {
+	count, reason := uint64(1), codec.GapPriority
+	switch {
+	case e.kind == entrySkip:
+		count = 0
+	case e.lost():
+		sub.out.queue.push(*e)
+		return
+	case e.kind == entryGap:
+		count, reason = uint64(e.count), e.reason
+	case e.class == codec.ClassUnreliable:
+		sub.dropLocked(DropPriority, 1)
+		return
+	}
+	t := sub.trackLocked(e.topic)
+	if t == nil || t.debt == nil {
+		if e.kind == entrySkip {
+			sub.out.queue.push(*e)
+			return
+		}
+		if t = sub.indebtLocked(e.topic, owed{from: e.from, to: e.from, reason: reason}); t == nil {
+			sub.blind = codec.GapPriority
+			sub.dropLocked(DropPriority, count)
+			return
+		}
+	}
+	b := t.debt
+	b.from, b.to = min(b.from, e.from), max(b.to, e.offset)
+	b.reason = stronger(b.reason, reason)
+	b.count += count
+	b.unsure = b.unsure || count == unknownCount
+	if b.hopeless && e.kind == entryMessage {
+		sub.dropLocked(DropPriority, count)
+	}
+}

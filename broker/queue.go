@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"github.com/tidewire/tidewire/codec"
+)
+
+// entryKind is what waits in a queue.
+type entryKind uint8
+
+const (
+	entryFrame   entryKind = iota // a frame that is written as it is, and needs no credit
+	entryMessage                  // a MESSAGE frame
+	entryGap                      // messages of a topic that will not come
+	entrySkip                     // messages of a topic that are withheld
+	entryNone                     // nothing any more
+)
+
+// entry is what waits for an outlet.
+type entry struct {
+	frame []byte // of a frame or message
+	topic *topic // of all but a frame
+	// What of the topic the entry speaks of: offsets above from, up to and
+	// including offset. A message is the one at offset.
+	from, offset uint64
+	expires      uint64 // of a message, in ms of the broker's clock; 0: never
+	key          string // of a message
+	count        uint32 // of a gap: how many messages; unknownCount: nobody knows
+	kind         entryKind
+	class        codec.Class // of a message: in force for its topic
+	reason       codec.GapReason
+	charged      bool // it counts against the bounds on what waits
+}
+
+// unknownCount is the count of a gap of which nobody knows how many messages it has.
+const unknownCount = 1<<32 - 1
+
+// queue is a first-in-first-out queue of entries that can be reached by number. What
+// was taken out of its middle leaves a hole at its place, so that a gap is told where
+// it belongs. For each topic the offsets in a queue increase.
+type queue struct {
+	entries  []entry // entries[head:] wait
+	head     int
+	first    uint64 // the number of entries[head]
+	lead     uint64 // no frame and no message has a number below it
+	bytes    int    // of frames that are charged
+	messages int    // that wait
+	holes    int    // gaps, skips and nothings
+	expiring int    // messages that expire
+}
+
+func (q *queue) len() int { return len(q.entries) - q.head }
+
+// next returns the first frame or message; nil if there is none. Only holes are
+// before it.
+func (q *queue) next() *entry {
+	for q.lead = max(q.lead, q.first); ; q.lead++ {
+		e := q.at(q.lead)
+		if e == nil || e.kind <= entryMessage {
+			return e
+		}
+	}
+}
+
+// push appends e and returns its number. A gap or skip that goes on where the last
+// entry ends becomes one with it.
+func (q *queue) push(e entry) uint64 {
+	if q.head > 0 && len(q.entries) == cap(q.entries) {
+		n := copy(q.entries, q.entries[q.head:])
+		clear(q.entries[n:])
+		q.entries, q.head = q.entries[:n], 0
+	}
+	q.entries = append(q.entries, e)
+	number := q.first + uint64(q.len()) - 1
+	switch e.kind {
+	case entryMessage:
+		q.messages++
+		if e.expires != 0 {
+			q.expiring++
+		}
+	case entryFrame:
+	default:
+		q.holes++
+		q.fold(number)
+	}
+	if e.charged {
+		q.bytes += len(e.frame)
+	}
+	return number
+}
+
+// pop removes the front.
+func (q *queue) pop() entry {
+	e := q.entries[q.head]
+	q.entries[q.head] = entry{}
+	q.head++
+	q.first++
+	q.forget(&e)
+	if q.head == len(q.entries) {
+		// An idle subscription keeps no large buffer.
+		if cap(q.entries) > 64 {
+			q.entries = nil
+		}
+		q.entries, q.head = q.entries[:0], 0
+	}
+	return e
+}
+
+// forget takes e out of what is counted.
+func (q *queue) forget(e *entry) {
+	switch e.kind {
+	case entryMessage:
+		q.messages--
+		if e.expires != 0 {
+			q.expiring--
+		}
+	case entryFrame:
+	default:
+		q.holes--
+	}
+	if e.charged {
+		q.bytes -= len(e.frame)
+	}
+}
+
+// at returns the entry with a number; nil if it is gone.
+func (q *queue) at(number uint64) *entry {
+	if number < q.first || number-q.first >= uint64(q.len()) {
+		return nil
+	}
+	return &q.entries[q.head+int(number-q.first)]
+}
+
+// punch makes a hole of the message with a number: a gap with a reason, or, if told
+// is not set, nothing at all.
+func (q *queue) punch(number uint64, reason codec.GapReason, told bool) {
+	e := q.at(number)
+	q.forget(e)
+	e.frame, e.key, e.expires, e.charged = nil, "", 0, false
+	e.kind, e.reason, e.count = entryGap, reason, 1
+	if !told {
+		e.kind, e.topic = entryNone, nil
+	}
+	q.holes++
+	q.fold(number)
+	q.fold(number + 1)
+}
+
+// fold makes the hole with a number one with the one just before it, if both are of
+// one kind and topic.
+func (q *queue) fold(number uint64) {
+	e, before := q.at(number), q.at(number-1)
+	if e == nil || before == nil || before.topic != e.topic || !e.hole() || before.kind != e.kind || e.lost() || before.lost() {
+		return
+	}
+	*e = merge(*before, *e)
+	*before = entry{kind: entryNone}
+}
+
+// hole reports whether e is a gap or a skip.
+func (e *entry) hole() bool { return e.kind == entryGap || e.kind == entrySkip }
+
+// lost reports whether e tells of what was sent by datagram: all up to its offset that
+// the client has not got.
+func (e *entry) lost() bool { return e.kind == entryGap && e.reason == codec.GapLost }
+
+// merge returns two holes of a topic as one: a gap if either is one.
+func merge(a, b entry) entry {
+	switch {
+	case a.kind == entryGap && b.kind == entryGap:
+		b.reason = stronger(a.reason, b.reason)
+		if a.count == unknownCount || b.count == unknownCount || uint64(a.count)+uint64(b.count) >= unknownCount {
+			b.count = unknownCount
+		} else {
+			b.count += a.count
+		}
+	case a.kind == entryGap:
+		b.kind, b.reason, b.count = entryGap, a.reason, a.count
+	}
+	b.from = min(a.from, b.from)
+	b.offset = max(a.offset, b.offset)
+	return b
+}
+
+// stronger returns the reason that counts for a gap with both (PROTOCOL §6.6).
+func stronger(a, b codec.GapReason) codec.GapReason {
+	for _, r := range [...]codec.GapReason{
+		codec.GapOverflow, codec.GapHistory, codec.GapExpired, codec.GapPriority, codec.GapConflated,
+	} {
+		if a == r || b == r {
+			return r
+		}
+	}
+	return a
+}
+
+// compact removes the holes that are more than what waits between them: those of a
+// topic become one, unless a message of the topic is between. It reports whether the
+// numbers of entries have changed.
+func (q *queue) compact() bool {
+	if q.holes < 32 || q.holes <= q.len()/2 {
+		return false
+	}
+	kept := q.entries[:0]
+	open := make(map[*topic]int) // the index of a topic's hole behind its last message
+	holes := 0
+	for _, e := range q.entries[q.head:] {
+		switch e.kind {
+		case entryNone:
+			continue
+		case entryMessage:
+			delete(open, e.topic)
+		case entryGap, entrySkip:
+			if i, ok := open[e.topic]; ok {
+				kept[i] = merge(kept[i], e)
+				continue
+			}
+			open[e.topic] = len(kept)
+			holes++
+		}
+		kept = append(kept, e)
+	}
+	clear(q.entries[len(kept):])
+	q.entries, q.head, q.lead, q.holes = kept, 0, 0, holes
+	return true
+}
