@@ -27,7 +27,10 @@ var ErrClosed error = &Error{Code: codec.CodeClosed, Reason: "the client was clo
 // token and have a certificate that the system trusts. Dial copies it.
 type Config struct {
 	// Token is shown to the broker. GetToken, if set, is asked for one instead:
-	// before each connection, and when the broker tells that a token expires.
+	// before each connection, and when four fifths of the life of a token are over,
+	// less a little jitter. If it fails it is asked again, with Backoff, unless its
+	// error is an *Error that says that there is no use in it, as CodeUnauthorized
+	// does: then the client ends when the token does.
 	Token    string
 	GetToken func(ctx context.Context) (string, error)
 
@@ -45,6 +48,10 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// Backoff is the wait between attempts.
 	Backoff Backoff
+	// PingAfter is after how much silence the client asks whether the broker is still
+	// there; 0 is 5 s, and below 0 it never asks. If nothing at all comes for
+	// PingTimeout more, 5 s by default, the connection is lost.
+	PingAfter, PingTimeout time.Duration
 	// OnState is called with each change of the state, in order and never
 	// concurrently, with the error that led to it, if any. It must not block, and
 	// must not call Close.
@@ -87,12 +94,13 @@ type Client struct {
 
 	unknownTopic, badDatagrams atomic.Uint64 // see Stats
 
-	mu      sync.Mutex
-	current *connection                // nil while there is none that was welcomed; guarded by mu
-	changed chan struct{}              // closed and replaced when current changes; guarded by mu
-	subs    map[*Subscription]struct{} // guarded by mu
-	resume  codec.Resume               // guarded by mu
-	token   string                     // the one in force; guarded by mu
+	mu        sync.Mutex
+	current   *connection                // nil while there is none that was welcomed; guarded by mu
+	changed   chan struct{}              // closed and replaced when current changes; guarded by mu
+	subs      map[*Subscription]struct{} // guarded by mu
+	resume    codec.Resume               // guarded by mu
+	token     string                     // the one in force; guarded by mu
+	presences map[string]codec.Payload   // states, by topic; guarded by mu
 }
 
 // Dial connects to the broker at an https URL and waits for its WELCOME. ctx and
@@ -111,6 +119,12 @@ func Dial(ctx context.Context, url string, config Config) (*Client, error) {
 	if config.Backoff.Max == 0 {
 		config.Backoff.Max = 20 * time.Second
 	}
+	if config.PingAfter == 0 {
+		config.PingAfter = 5 * time.Second
+	}
+	if config.PingTimeout == 0 {
+		config.PingTimeout = 5 * time.Second
+	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -121,12 +135,13 @@ func Dial(ctx context.Context, url string, config Config) (*Client, error) {
 		return nil, errors.New("client: Config.Agent or Config.Token is too long")
 	}
 	c := &Client{
-		config:  config,
-		url:     url,
-		log:     config.Logger,
-		token:   config.Token,
-		changed: make(chan struct{}),
-		subs:    make(map[*Subscription]struct{}),
+		config:    config,
+		url:       url,
+		log:       config.Logger,
+		token:     config.Token,
+		changed:   make(chan struct{}),
+		subs:      make(map[*Subscription]struct{}),
+		presences: make(map[string]codec.Payload),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.setState(StateConnecting, nil)
@@ -175,6 +190,7 @@ func (c *Client) setState(s State, err error) {
 func (c *Client) run(conn *connection) {
 	for {
 		c.setCurrent(conn)
+		c.enterAgain(conn)
 		c.setState(StateConnected, nil)
 		err := conn.wait()
 		c.setCurrent(nil)
@@ -274,8 +290,11 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 func (c *Client) hello(ctx context.Context) (codec.Hello, error) {
 	if c.config.GetToken != nil {
 		token, err := c.config.GetToken(ctx)
-		if err != nil {
-			return codec.Hello{}, &Error{Code: codec.CodeConnectFailed, Reason: fmt.Sprintf("the token source failed: %v", err)}
+		switch {
+		case err != nil && noUse(err):
+			return codec.Hello{}, err
+		case err != nil:
+			return codec.Hello{}, &Error{Code: codec.CodeConnectFailed, Reason: fmt.Sprintf("there is no token: %v", err)}
 		}
 		c.mu.Lock()
 		c.token = token
@@ -336,21 +355,4 @@ func (c *Client) connected(ctx context.Context) (*connection, error) {
 			return nil, context.Cause(c.ctx)
 		}
 	}
-}
-
-// Authenticate replaces the token in place (PROTOCOL §5.3). Subscriptions that
-// the new token does not permit end; the others never notice. If the broker
-// refuses it, the old one stays in force, and the error is the refusal.
-func (c *Client) Authenticate(ctx context.Context, token string) error {
-	conn, err := c.connected(ctx)
-	if err != nil {
-		return err
-	}
-	if err := conn.authenticate(ctx, token); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.token = token
-	c.mu.Unlock()
-	return nil
 }

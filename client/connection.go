@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidewire/tidewire/codec"
@@ -28,6 +28,11 @@ type connection struct {
 	base    time.Time // of the broker's clock
 	resumed bool      // the client id is that of the connection before
 
+	notices chan struct{} // holds a token when the broker has told that the token expires
+	pages   chan struct{} // holds a token for each page stream
+
+	heard atomic.Int64 // when something came last, ns since the Unix epoch
+
 	control Stream   // static after open
 	resume  codec.ID // that was asked for; static after open
 
@@ -38,6 +43,7 @@ type connection struct {
 	writing  bool                     // writeControl lives; guarded by mu
 	requests map[uint64]func(answer)  // who takes the answers, by number; guarded by mu
 	request  uint64                   // the last number; guarded by mu
+	calls    map[uint64]*call         // REQUESTs without DONE, by number; guarded by mu
 	subs     map[uint64]*Subscription // by number, for datagrams and STREAM_END; guarded by mu
 	pubs     map[string]*publication  // by topic; guarded by mu
 	slots    int                      // publication streams that are open; guarded by mu
@@ -48,6 +54,7 @@ type connection struct {
 // answer is what the broker says to one request.
 type answer struct {
 	position Position
+	frame    any // AUTHENTICATED, PONG or COUNTS
 	err      error
 }
 
@@ -61,6 +68,9 @@ const (
 	// room, since the subscriptions cannot go on without it. It grows with the
 	// number of subscriptions, and only while the broker does not read.
 	maxControl = 4 << 20
+	// controlOverhead is what a control frame may be longer than the payload limit
+	// (PROTOCOL §10).
+	controlOverhead = 72 << 10
 )
 
 func newConnection(c *Client, conn Conn) *connection {
@@ -70,6 +80,9 @@ func newConnection(c *Client, conn Conn) *connection {
 		welcomed: make(chan struct{}),
 		room:     make(chan struct{}),
 		requests: make(map[uint64]func(answer)),
+		calls:    make(map[uint64]*call),
+		notices:  make(chan struct{}, 1),
+		pages:    make(chan struct{}, codec.MaxPages),
 		subs:     make(map[uint64]*Subscription),
 		pubs:     make(map[string]*publication),
 		early:    earlyDatagrams{dropped: &c.unknownTopic},
@@ -106,7 +119,7 @@ func (n *connection) open(ctx context.Context, hello codec.Hello, subs []*Subscr
 		<-n.ctx.Done()
 		stop()
 	})
-	n.control, err = n.conn.OpenStream(ctx)
+	n.control, err = n.openStream(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,12 +132,16 @@ func (n *connection) open(ctx context.Context, hello codec.Hello, subs []*Subscr
 	}
 	select {
 	case <-n.welcomed:
-		return nil
 	case <-n.ctx.Done():
 		return context.Cause(n.ctx)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	n.wg.Go(n.watch)
+	if n.client.config.GetToken != nil {
+		n.wg.Go(n.keepToken)
+	}
+	return nil
 }
 
 // start runs f on a goroutine that shut waits for; false if the connection has
@@ -270,6 +287,9 @@ func (n *connection) readControl() {
 		f, err := r.Next()
 		if err == nil {
 			err = n.handleControl(f)
+			if f.Type == codec.TypeWelcome && err == nil {
+				r.SetMaxFrame(int(n.welcome.Limits.Payload) + controlOverhead)
+			}
 		}
 		if err != nil {
 			if _, coded := errors.AsType[*Error](err); !coded {
@@ -344,7 +364,21 @@ func (n *connection) handleControl(f codec.Frame) error {
 		if err != nil {
 			return err
 		}
-		n.answer(a.Number, answer{})
+		n.answer(a.Number, answer{frame: a})
+	case codec.TypePong:
+		p, err := codec.ParsePong(f)
+		if err != nil {
+			return err
+		}
+		n.answer(p.Number, answer{frame: p})
+	case codec.TypeCounts:
+		c, err := codec.ParseCounts(f)
+		if err != nil {
+			return err
+		}
+		n.answer(c.Number, answer{frame: c})
+	case codec.TypeResponse, codec.TypeDone:
+		return n.replied(f)
 	case codec.TypeNotice:
 		notice, err := codec.ParseNotice(f)
 		if err != nil {
@@ -371,47 +405,6 @@ func (n *connection) handleControl(f codec.Frame) error {
 // remote is an error that the broker told.
 func remote(code codec.Code, reason string, retry codec.Optional) *Error {
 	return &Error{Code: code, Reason: reason, Remote: true, Retry: time.Duration(retry.Value) * time.Millisecond}
-}
-
-// noticed takes a NOTICE. A token that expires is replaced, if there is a source.
-func (n *connection) noticed(notice codec.Notice) {
-	n.client.log.Debug("notice of the broker", slog.String("code", notice.Code.String()), slog.String("reason", notice.Reason))
-	source := n.client.config.GetToken
-	if notice.Code != codec.CodeTokenExpired || source == nil {
-		return
-	}
-	n.start(func() { n.renew(source) })
-}
-
-// renew asks for a token until the broker takes one, or refuses it.
-func (n *connection) renew(source func(context.Context) (string, error)) {
-	for {
-		token, err := source(n.ctx)
-		if err == nil {
-			err = n.authenticate(n.ctx, token)
-			if err == nil || !codec.CodeOf(err).Temporary() {
-				return // a token that is refused ends the session when the grace is over
-			}
-		}
-		n.client.log.Debug("no new token yet", slog.Any("error", err))
-		select {
-		case <-time.After(time.Second + rand.N(time.Second)):
-		case <-n.ctx.Done():
-			return
-		}
-	}
-}
-
-// authenticate sends AUTH and waits for the answer.
-func (n *connection) authenticate(ctx context.Context, token string) error {
-	if len(token) > codec.MaxToken {
-		return codec.Errorf(codec.CodeUnauthorized, "the token is longer than %d bytes", codec.MaxToken)
-	}
-	answers := make(chan answer, 1)
-	number := n.ask(func(a answer) { answers <- a })
-	n.send(codec.AppendAuth(nil, codec.Auth{Number: number, Token: token}))
-	_, err := n.await(ctx, answers)
-	return err
 }
 
 // single publishes a message on the control stream and waits for its answer.
@@ -455,6 +448,28 @@ func (n *connection) await(ctx context.Context, answers <-chan answer) (Position
 		return a.position, a.err
 	default:
 		return Position{}, n.interrupted()
+	}
+}
+
+// do sends a request on the control stream and waits for its answer. frame makes
+// the request with its number.
+func (n *connection) do(ctx context.Context, frame func(number uint64) []byte) (any, error) {
+	answers := make(chan answer, 1)
+	number := n.ask(func(a answer) { answers <- a })
+	n.send(frame(number))
+	select {
+	case a := <-answers:
+		return a.frame, a.err
+	case <-ctx.Done():
+		n.answer(number, answer{}) // forgets it
+		return nil, ctx.Err()
+	case <-n.ctx.Done():
+	}
+	select {
+	case a := <-answers: // came before the end
+		return a.frame, a.err
+	default:
+		return nil, n.interrupted()
 	}
 }
 

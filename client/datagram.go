@@ -67,6 +67,7 @@ func (n *connection) receiveDatagrams() {
 		if err != nil {
 			return // there are none, or the connection has ended
 		}
+		n.heardNow()
 		m, err := parseDatagram(b)
 		if err != nil {
 			n.client.badDatagrams.Add(1) // no error of the connection (PROTOCOL §8)

@@ -89,7 +89,7 @@ func TestOverflowIsTold(t *testing.T) {
 	s := looseSubscription(Sequenced)
 	const count = maxLoose + 500
 	for i := range uint64(count) {
-		s.sequence.announce(nil, announcement{num: i+1, name: fmt.Sprint("t", i), epoch: 1, offset: 0})
+		s.sequence.announce(nil, announcement{num: i + 1, name: fmt.Sprint("t", i), epoch: 1, offset: 0})
 		s.datagram(codec.Message{Topic: i + 1, Offset: 1, Previous: 1})
 	}
 	items := drain(s)
@@ -226,7 +226,7 @@ func TestRememberedTopicsAreBounded(t *testing.T) {
 	q.announce(nil, announcement{num: 1, name: "used", epoch: 1, offset: 0})
 	q.announce(nil, announcement{num: 2, name: "unused", epoch: 1, offset: 0})
 	for i := range uint64(maxRemembered) {
-		q.announce(nil, announcement{num: i+3, name: fmt.Sprint("t", i), epoch: 1, offset: 0})
+		q.announce(nil, announcement{num: i + 3, name: fmt.Sprint("t", i), epoch: 1, offset: 0})
 		if _, err := q.stream(nil, codec.Message{Topic: 1, Offset: i + 1, Previous: 1}, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +239,7 @@ func TestRememberedTopicsAreBounded(t *testing.T) {
 		t.Errorf("a message of a topic that was forgotten: %+v, %v", out, err)
 	}
 	for i := range uint64(10) { // a topic that loses its log again and again
-		q.announce(nil, announcement{num: 1<<20+i, name: "again", epoch: i+1, offset: 0})
+		q.announce(nil, announcement{num: 1<<20 + i, name: "again", epoch: i + 1, offset: 0})
 	}
 	if q.knows(1<<20+8) || !q.knows(1<<20+9) {
 		t.Error("the numbers that a topic had before are still known")

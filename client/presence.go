@@ -1,5 +1,322 @@
 package client
 
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
 // presencePrefix is before the name of a topic whose presence is meant (PROTOCOL
 // §7.8).
 const presencePrefix = "$presence."
+
+// ErrTruncated is returned together with what there is room for.
+var ErrTruncated = errors.New("client: there is more than one answer holds")
+
+// Member is a client that is present in a topic.
+type Member struct {
+	Client uuid.UUID
+	State  codec.Payload
+	Since  time.Time // when it entered, or changed its state last
+}
+
+// Decode decodes the member's state into the value that v points to.
+func (m Member) Decode(v any) error { return m.State.Decode(v) }
+
+// Enter makes this client present in a topic, with a state of at most 1 KiB, or
+// changes the state. It lasts until Leave, or until the session ends; over
+// reconnects the client enters again by itself, within the grace (10 s by default)
+// without anybody noticing. A client may be present in 64 topics. It needs the
+// permission to subscribe to the topic, but no subscription.
+func (c *Client) Enter(ctx context.Context, topic string, state any) error {
+	if err := checkTopic(topic); err != nil {
+		return err
+	}
+	payload, err := codec.Encode(state)
+	if err != nil {
+		return err
+	}
+	if len(payload.Data) > codec.MaxState {
+		return codec.Errorf(codec.CodePayloadTooLarge, "a state of %d bytes; the limit is %d", len(payload.Data), codec.MaxState)
+	}
+	if len(payload.Data) == 0 {
+		payload.Encoding = codec.EncodingText // no bytes at all would tell that the client has left
+	}
+	return c.present(ctx, codec.Presence{Topic: topic, State: payload})
+}
+
+// Leave ends the presence in a topic. It is no error if there is none.
+func (c *Client) Leave(ctx context.Context, topic string) error {
+	if err := checkTopic(topic); err != nil {
+		return err
+	}
+	return c.present(ctx, codec.Presence{Topic: topic, Leave: true})
+}
+
+// present tells the broker of a presence until it has answered. Telling it again
+// after the connection was lost does no harm.
+func (c *Client) present(ctx context.Context, f codec.Presence) error {
+	for {
+		conn, err := c.connected(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = conn.do(ctx, presenceFrame(f))
+		if codec.CodeOf(err) == codec.CodeConnectionLost {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if f.Leave {
+			delete(c.presences, f.Topic)
+		} else {
+			c.presences[f.Topic] = f.State
+		}
+		return nil
+	}
+}
+
+func presenceFrame(f codec.Presence) func(number uint64) []byte {
+	return func(number uint64) []byte {
+		f.Number = number
+		return codec.AppendPresence(nil, f)
+	}
+}
+
+// enterAgain tells a new connection where the client is present. Nobody waits for
+// the answers.
+func (c *Client) enterAgain(conn *connection) {
+	c.mu.Lock()
+	frames := make([]codec.Presence, 0, len(c.presences))
+	for topic, state := range c.presences {
+		frames = append(frames, codec.Presence{Topic: topic, State: state})
+	}
+	c.mu.Unlock()
+	for _, f := range frames {
+		number := conn.ask(func(a answer) {
+			if a.err != nil {
+				c.log.Debug("not present any more", slog.String("topic", f.Topic), slog.Any("error", a.err))
+				if noUse(a.err) {
+					c.mu.Lock()
+					delete(c.presences, f.Topic)
+					c.mu.Unlock()
+				}
+			}
+		})
+		conn.send(presenceFrame(f)(number))
+	}
+}
+
+// Presence returns who is present in a topic now. A topic that is configured to
+// count only is an error with CodeNotOffered: see PresenceCount.
+func (c *Client) Presence(ctx context.Context, topic string) ([]Member, error) {
+	if err := checkTopic(topic); err != nil {
+		return nil, err
+	}
+	sub, err := c.Subscribe(ctx, topic, &SubscribeOptions{presence: true, marks: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Close() }()
+	members := make(map[uuid.UUID]Member)
+	var order []uuid.UUID
+	for m, err := range sub.Messages(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if m.mark {
+			break
+		}
+		if m.Gap != nil {
+			continue // what follows is newer
+		}
+		e, ok := presenceEvent(m)
+		switch {
+		case !ok:
+		case e.Kind == Counted:
+			return nil, codec.Errorf(codec.CodeNotOffered, "the presence of %s is counted only", topic)
+		case e.Kind == Left:
+			delete(members, e.Member.Client)
+		default:
+			if _, known := members[e.Member.Client]; !known {
+				order = append(order, e.Member.Client)
+			}
+			members[e.Member.Client] = e.Member
+		}
+	}
+	list := make([]Member, 0, len(members))
+	for _, id := range order {
+		if m, ok := members[id]; ok {
+			list = append(list, m)
+			delete(members, id)
+		}
+	}
+	return list, nil
+}
+
+// PresenceCount returns how many sessions are present in each topic of a pattern.
+// Of more than 1,024 topics it returns some, and ErrTruncated.
+func (c *Client) PresenceCount(ctx context.Context, pattern string) (map[string]int, error) {
+	if err := codec.CheckPattern(pattern); err != nil {
+		return nil, err
+	}
+	conn, err := c.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	frame, err := conn.do(ctx, func(number uint64) []byte {
+		return codec.AppendCount(nil, codec.Count{Number: number, Pattern: pattern})
+	})
+	if err != nil {
+		return nil, err
+	}
+	answer, ok := frame.(codec.Counts)
+	if !ok {
+		return nil, codec.Errorf(codec.CodeProtocolViolation, "COUNT was not answered by COUNTS")
+	}
+	counts := make(map[string]int, len(answer.Topics))
+	for _, t := range answer.Topics {
+		counts[t.Topic] = int(t.Count)
+	}
+	if answer.More {
+		return counts, ErrTruncated
+	}
+	return counts, nil
+}
+
+// PresenceKind is what a PresenceEvent tells.
+type PresenceKind int
+
+// The kinds of events.
+const (
+	Joined  PresenceKind = iota // a member that was not there, or not known
+	Updated                     // a member has another state
+	Left                        // a member is gone
+	Counted                     // the number of sessions, where the topic is counted only
+	Missed                      // events are missing: see Gap
+)
+
+// String returns the kind's name.
+func (k PresenceKind) String() string {
+	names := [...]string{"joined", "updated", "left", "counted", "missed"}
+	return names[k]
+}
+
+// PresenceEvent is a change of who is present.
+type PresenceEvent struct {
+	Kind   PresenceKind
+	Topic  string // "" on a gap in every topic of the pattern
+	Member Member // of Joined, Updated and Left; its State is empty if it has left
+	Count  int    // of Counted
+	Gap    *Gap   // of Missed: Presence tells who is there now
+}
+
+// PresenceWatch tells who comes and goes.
+type PresenceWatch struct {
+	sub *Subscription
+
+	mu    sync.Mutex
+	known map[topicKey]struct{} // the members; guarded by mu
+}
+
+// WatchPresence tells who comes and goes in the topics of a pattern: first Joined
+// of each who is there, then each change. It needs the permission to subscribe to
+// the pattern.
+func (c *Client) WatchPresence(ctx context.Context, pattern string) (*PresenceWatch, error) {
+	if err := codec.CheckPattern(pattern); err != nil {
+		return nil, err
+	}
+	sub, err := c.Subscribe(ctx, pattern, &SubscribeOptions{presence: true})
+	if err != nil {
+		return nil, err
+	}
+	return &PresenceWatch{sub: sub, known: make(map[topicKey]struct{})}, nil
+}
+
+// Events iterates over what happens. It ends as Subscription.Messages does.
+func (w *PresenceWatch) Events(ctx context.Context) iter.Seq2[PresenceEvent, error] {
+	return func(yield func(PresenceEvent, error) bool) {
+		for m, err := range w.sub.Messages(ctx) {
+			if err != nil {
+				yield(PresenceEvent{}, err)
+				return
+			}
+			if e, ok := w.event(m); ok && !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// event makes an event of an item; ok is false if it changes nothing.
+func (w *PresenceWatch) event(m Message) (e PresenceEvent, ok bool) {
+	if e, ok = presenceEvent(m); !ok {
+		return e, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := topicKey{e.Topic, m.Key}
+	_, known := w.known[key]
+	switch {
+	case e.Kind == Left:
+		delete(w.known, key)
+		return e, known
+	case e.Kind == Joined:
+		w.known[key] = struct{}{}
+		if known {
+			e.Kind = Updated
+		}
+	}
+	return e, true
+}
+
+// Close ends the watch, as Subscription.Close does.
+func (w *PresenceWatch) Close() error { return w.sub.Close() }
+
+// presenceEvent makes an event of an item of a presence subscription, without
+// knowing who was there before; ok is false if it is none.
+func presenceEvent(m Message) (e PresenceEvent, ok bool) {
+	e.Topic = strings.TrimPrefix(m.Topic, presencePrefix)
+	if m.Gap != nil {
+		gap := *m.Gap
+		gap.Topic = e.Topic
+		e.Kind, e.Gap = Missed, &gap
+		return e, true
+	}
+	if m.Key == "" {
+		e.Kind = Counted
+		err := m.Decode(&e.Count)
+		return e, err == nil
+	}
+	id, err := uuid.Parse(m.Key)
+	if err != nil {
+		return e, false
+	}
+	e.Member = Member{Client: id, State: m.Payload, Since: m.Time}
+	if len(m.Payload.Data) == 0 && m.Payload.Encoding == codec.EncodingBytes {
+		e.Kind = Left
+	}
+	return e, true
+}
+
+// checkTopic reports a topic that clients cannot use.
+func checkTopic(topic string) error {
+	if err := codec.CheckTopic(topic); err != nil {
+		return err
+	}
+	if codec.IsSystem(topic) {
+		return codec.Errorf(codec.CodeSystemTopic, "topics that begin with $ or _ belong to the system")
+	}
+	return nil
+}

@@ -263,7 +263,7 @@ func (p *publication) openStream(ctx context.Context) error {
 	n := p.conn
 	p.opening = true
 	p.mu.Unlock()
-	stream, err := n.conn.OpenStream(ctx)
+	stream, err := n.openStream(ctx)
 	p.mu.Lock()
 	p.opening = false
 	p.broadcastLocked()

@@ -101,7 +101,7 @@ func (s *Subscription) drop(err error) {
 func (s *Subscription) attempt(n *connection) (begun bool, err error) {
 	opening, cancel := context.WithCancel(n.ctx)
 	stop := context.AfterFunc(s.ctx, cancel)
-	stream, err := n.conn.OpenStream(opening)
+	stream, err := n.openStream(opening)
 	stop()
 	cancel()
 	if err != nil {

@@ -1,0 +1,315 @@
+package client
+
+import (
+	"context"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// Map is a live map: the last value of each key of a topic, kept up to date.
+// Publishing a retained message with a key sets an entry, an empty one clears it.
+// A lossy message with a key sets it too, but only for those who are there.
+type Map[T any] struct {
+	client *Client
+	topic  string
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when run has returned
+
+	mu      sync.Mutex
+	entries map[string]MapEntry[T]                // guarded by mu
+	watches map[chan struct{}]map[string]struct{} // keys that changed, of each Changes; guarded by mu
+	err     error                                 // why it ended; nil after Close; guarded by mu
+}
+
+// MapEntry is the value of a key.
+type MapEntry[T any] struct {
+	Key     string
+	Value   T
+	Message Message // that set it
+	Err     error   // the payload is no T; then Value is the zero value
+}
+
+// MapChange is a change of a live map.
+type MapChange[T any] struct {
+	Key     string
+	Entry   MapEntry[T] // as it is now; without a Message if Cleared
+	Cleared bool
+}
+
+// MapOptions change a live map. nil is the default.
+type MapOptions struct {
+	// Priority and Credit are those of the map's subscription.
+	Priority uint8
+	Credit   int
+}
+
+// OpenMap reads a live map whole, and then follows it until Close, whatever becomes
+// of the connection: where changes may be missing, it is read again. The error is
+// that of Subscribe.
+func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptions) (*Map[T], error) {
+	if opts == nil {
+		opts = &MapOptions{}
+	}
+	if err := codec.CheckTopic(topic); err != nil {
+		return nil, err
+	}
+	m := &Map[T]{
+		client:  c,
+		topic:   topic,
+		ended:   make(chan struct{}),
+		entries: make(map[string]MapEntry[T]),
+		watches: make(map[chan struct{}]map[string]struct{}),
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	sub, err := m.load(ctx, opts)
+	if err != nil {
+		m.cancel()
+		return nil, err
+	}
+	go m.run(sub, opts)
+	return m, nil
+}
+
+// load reads the map whole.
+func (m *Map[T]) load(ctx context.Context, opts *MapOptions) (*Subscription, error) {
+	for {
+		sub, err := m.client.Subscribe(ctx, m.topic, &SubscribeOptions{
+			Class:    Latest,
+			Priority: opts.Priority,
+			Credit:   opts.Credit,
+			marks:    true,
+		})
+		if err != nil {
+			return nil, err
+		}
+		entries := make(map[string]MapEntry[T])
+		whole := false
+		for item, err := range sub.Messages(ctx) {
+			if err != nil {
+				_ = sub.Close()
+				return nil, err
+			}
+			if whole = item.mark; whole {
+				break
+			}
+			if item.Gap != nil && !harmless(item.Gap) {
+				break // begin again
+			}
+			if e, cleared, ok := change[T](item); ok {
+				apply(entries, e, cleared)
+			}
+		}
+		if whole {
+			m.replace(entries)
+			return sub, nil
+		}
+		_ = sub.Close()
+	}
+}
+
+// harmless reports whether what is missing has a newer value behind it, so that the
+// map is still whole.
+func harmless(g *Gap) bool { return g.Reason == codec.GapConflated }
+
+// change is what an item does to the map; ok is false if nothing. cleared: it
+// clears the entry.
+func change[T any](item Message) (e MapEntry[T], cleared, ok bool) {
+	if item.Gap != nil || item.mark || item.Key == "" {
+		return e, false, false
+	}
+	e = MapEntry[T]{Key: item.Key, Message: item}
+	if len(item.Payload.Data) == 0 {
+		return e, true, true
+	}
+	e.Value, e.Err = Decode[T](item)
+	return e, false, true
+}
+
+// apply puts a change into entries.
+func apply[T any](entries map[string]MapEntry[T], e MapEntry[T], cleared bool) {
+	if cleared {
+		delete(entries, e.Key)
+		return
+	}
+	entries[e.Key] = e
+}
+
+// run follows the map.
+func (m *Map[T]) run(sub *Subscription, opts *MapOptions) {
+	defer close(m.ended)
+	var err error
+	for sub != nil {
+		err = m.follow(sub)
+		_ = sub.Close()
+		if err != nil || m.ctx.Err() != nil {
+			break
+		}
+		sub, err = m.load(m.ctx, opts)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() == nil {
+		m.err = err
+	}
+	m.cancel()
+}
+
+// follow applies changes until something is missing, which is no error.
+func (m *Map[T]) follow(sub *Subscription) error {
+	for item, err := range sub.Messages(m.ctx) {
+		switch {
+		case err != nil:
+			return err
+		case item.Gap != nil && !harmless(item.Gap):
+			return nil
+		}
+		e, cleared, ok := change[T](item)
+		if !ok {
+			continue
+		}
+		m.mu.Lock()
+		apply(m.entries, e, cleared)
+		m.changedLocked(e.Key)
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+// replace makes the map what was read, and tells what differs.
+func (m *Map[T]) replace(entries map[string]MapEntry[T]) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.entries
+	m.entries = entries
+	for key := range old {
+		if _, ok := entries[key]; !ok {
+			m.changedLocked(key)
+		}
+	}
+	for key, e := range entries {
+		if was, ok := old[key]; !ok || was.Message.Position != e.Message.Position {
+			m.changedLocked(key)
+		}
+	}
+}
+
+// changedLocked tells the iterations of Changes.
+func (m *Map[T]) changedLocked(key string) {
+	for wake, keys := range m.watches {
+		keys[key] = struct{}{}
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// there reports whether an entry has not expired.
+func (e MapEntry[T]) there() bool {
+	return e.Message.Expires.IsZero() || time.Now().Before(e.Message.Expires)
+}
+
+// Get returns the entry of a key; ok is false if there is none.
+func (m *Map[T]) Get(key string) (e MapEntry[T], ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok = m.entries[key]
+	if !ok || !e.there() {
+		return MapEntry[T]{}, false
+	}
+	return e, true
+}
+
+// Len returns the number of entries.
+func (m *Map[T]) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, e := range m.entries {
+		if e.there() {
+			n++
+		}
+	}
+	return n
+}
+
+// All iterates over the entries of this moment, in the order of their keys.
+func (m *Map[T]) All() iter.Seq2[string, MapEntry[T]] {
+	m.mu.Lock()
+	entries := maps.Clone(m.entries)
+	m.mu.Unlock()
+	return func(yield func(string, MapEntry[T]) bool) {
+		for _, key := range slices.Sorted(maps.Keys(entries)) {
+			if e := entries[key]; e.there() && !yield(key, e) {
+				return
+			}
+		}
+	}
+}
+
+// Changes iterates over what changes while the loop runs, the newest value of each
+// key: what a slow loop does not see in time is not told twice. The loop's first
+// changes are the entries that are there when it begins, in no order. It ends after
+// yielding an error once, as Subscription.Messages does, and without one after
+// Close.
+func (m *Map[T]) Changes(ctx context.Context) iter.Seq2[MapChange[T], error] {
+	return func(yield func(MapChange[T], error) bool) {
+		wake := make(chan struct{}, 1)
+		m.mu.Lock()
+		keys := make(map[string]struct{}, len(m.entries))
+		for key := range m.entries {
+			keys[key] = struct{}{}
+		}
+		m.watches[wake] = keys
+		m.mu.Unlock()
+		defer func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.watches, wake)
+		}()
+		for {
+			m.mu.Lock()
+			changes := make([]MapChange[T], 0, len(m.watches[wake]))
+			for key := range m.watches[wake] {
+				e, ok := m.entries[key]
+				changes = append(changes, MapChange[T]{Key: key, Entry: e, Cleared: !ok})
+			}
+			clear(m.watches[wake])
+			m.mu.Unlock()
+			for _, c := range changes {
+				if !yield(c, nil) {
+					return
+				}
+			}
+			select {
+			case <-wake:
+				continue
+			case <-ctx.Done():
+				yield(MapChange[T]{}, ctx.Err())
+				return
+			case <-m.ctx.Done():
+			}
+			<-m.ended
+			m.mu.Lock()
+			err := m.err
+			m.mu.Unlock()
+			if err != nil {
+				yield(MapChange[T]{}, err)
+			}
+			return
+		}
+	}
+}
+
+// Close ends the map, and waits. What was read stays readable. It is idempotent.
+func (m *Map[T]) Close() error {
+	m.cancel()
+	<-m.ended
+	return nil
+}

@@ -1,0 +1,126 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tidewire/tidewire/codec"
+)
+
+// Authenticate replaces the token in place (PROTOCOL §5.3). Subscriptions that
+// the new token does not permit end; the others never notice. If the broker
+// refuses it, the old one stays in force, and the error is the refusal. With
+// Config.GetToken nobody needs to call it.
+func (c *Client) Authenticate(ctx context.Context, token string) error {
+	conn, err := c.connected(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = conn.authenticate(ctx, token)
+	return err
+}
+
+// authenticate sends AUTH and returns when the new token expires; the zero time if
+// it does not.
+func (n *connection) authenticate(ctx context.Context, token string) (expires time.Time, err error) {
+	if len(token) > codec.MaxToken {
+		return time.Time{}, codec.Errorf(codec.CodeUnauthorized, "the token is longer than %d bytes", codec.MaxToken)
+	}
+	frame, err := n.do(ctx, func(number uint64) []byte {
+		return codec.AppendAuth(nil, codec.Auth{Number: number, Token: token})
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	n.client.mu.Lock()
+	n.client.token = token
+	n.client.mu.Unlock()
+	if a, ok := frame.(codec.Authenticated); ok {
+		expires = n.moment(a.Expires)
+	}
+	return expires, nil
+}
+
+// moment is a time of the broker; the zero time if it is not set.
+func (n *connection) moment(ms codec.Optional) time.Time {
+	if !ms.Set {
+		return time.Time{}
+	}
+	return n.base.Add(time.Duration(ms.Value) * time.Millisecond)
+}
+
+// noticed takes a NOTICE.
+func (n *connection) noticed(notice codec.Notice) {
+	n.client.log.Debug("notice of the broker", slog.String("code", notice.Code.String()), slog.String("reason", notice.Reason))
+	if notice.Code == codec.CodeTokenExpired {
+		select {
+		case n.notices <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// clockSkew is how long a token lasts at least in the eyes of the client: where its
+// clock is ahead of the broker's, every token seems to have expired. The broker's
+// NOTICE comes in time in any case.
+const clockSkew = 30 * time.Second
+
+// keepToken replaces the token before it expires, and when the broker asks for it.
+func (n *connection) keepToken() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	expires := n.moment(n.welcome.Expires)
+	for {
+		timer.Stop()
+		if !expires.IsZero() {
+			rest := time.Until(expires)
+			if rest <= 0 {
+				rest = clockSkew
+			}
+			timer.Reset(rest*8/10 - rand.N(rest/10+1))
+		}
+		select {
+		case <-timer.C:
+		case <-n.notices:
+		case <-n.ctx.Done():
+			return
+		}
+		var err error
+		if expires, err = n.renew(); err != nil {
+			return // the session ends with the token
+		}
+		select {
+		case <-n.notices: // told of the token before
+		default:
+		}
+	}
+}
+
+// renew asks for a token until the broker takes one, or there is no use in it.
+func (n *connection) renew() (expires time.Time, err error) {
+	for attempt := 0; ; attempt++ {
+		var token string
+		token, err = n.client.config.GetToken(n.ctx)
+		if err == nil {
+			expires, err = n.authenticate(n.ctx, token)
+		}
+		if err == nil || noUse(err) {
+			return expires, err
+		}
+		n.client.log.Debug("no new token yet", slog.Any("error", err))
+		select {
+		case <-time.After(n.client.config.Backoff.wait(attempt, 0)):
+		case <-n.ctx.Done():
+			return expires, context.Cause(n.ctx)
+		}
+	}
+}
+
+// noUse reports whether an error says that the same again is of no use.
+func noUse(err error) bool {
+	e, coded := errors.AsType[*Error](err)
+	return coded && !e.Code.Temporary()
+}
