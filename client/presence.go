@@ -48,7 +48,8 @@ func (c *Client) Enter(ctx context.Context, topic string, state any) error {
 		return codec.Errorf(codec.CodePayloadTooLarge, "a state of %d bytes; the limit is %d", len(payload.Data), codec.MaxState)
 	}
 	if len(payload.Data) == 0 {
-		payload.Encoding = codec.EncodingText // no bytes at all would tell that the client has left
+		// No bytes at all would tell that the client has left: this is nil.
+		payload = codec.Payload{Encoding: codec.EncodingMsgpack, Data: []byte{0xc0}}
 	}
 	return c.present(ctx, codec.Presence{Topic: topic, State: payload})
 }

@@ -28,8 +28,11 @@ const (
 	Unreliable = codec.ClassUnreliable
 )
 
-// DefaultCredit is the credit of a subscription, in bytes.
-const DefaultCredit = 256 << 10
+// The credit of a subscription, and of one in a group, in bytes.
+const (
+	DefaultCredit      = 256 << 10
+	DefaultGroupCredit = 64 << 10
+)
 
 // SubscribeOptions change a subscription. nil is the default.
 type SubscribeOptions struct {
@@ -39,9 +42,9 @@ type SubscribeOptions struct {
 	// changes it later.
 	Priority uint8
 	// Credit bounds the bytes of messages that the broker sends ahead of the
-	// application, and so what a slow reader of class Latest may find stale. 0 is
-	// 256 KiB; the broker may give less. For large numbers of slow subscriptions less
-	// is better.
+	// application, and so what a slow reader of class Latest may find stale, and what
+	// a member of a group keeps from the others. 0 is 256 KiB, in a group 64 KiB; the
+	// broker may give less. For large numbers of slow subscriptions less is better.
 	Credit int
 	// From is where to begin. The default is now: first the last values of the
 	// topics, then what is published from now on. After a reconnect a subscription
@@ -240,7 +243,11 @@ func newSubscription(c *Client, pattern string, opts SubscribeOptions) *Subscrip
 	if s.priority == 0 {
 		s.priority = codec.DefaultPriority
 	}
-	if s.credit == 0 {
+	switch {
+	case s.credit != 0:
+	case opts.Group != "":
+		s.credit = DefaultGroupCredit
+	default:
 		s.credit = DefaultCredit
 	}
 	return s

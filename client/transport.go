@@ -51,6 +51,11 @@ func (c *Config) dialWebTransport(ctx context.Context, url string) (Conn, error)
 	return wtConn{session}, nil
 }
 
+// WebTransport returns a session as a Conn, for a Config.Dial that makes its
+// sessions itself: with another Dialer, or over a socket of its own. Closing the
+// Conn closes the session.
+func WebTransport(s *wt.Session) Conn { return wtConn{s} }
+
 // wtConn is a WebTransport session as a Conn.
 type wtConn struct{ session *wt.Session }
 
