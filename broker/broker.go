@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidewire/tidewire/codec"
@@ -31,12 +32,14 @@ type Broker struct {
 
 	presences *presences
 
+	disconnects atomic.Uint64 // calls of Disconnect
+
 	closeBus sync.Once
 	busErr   error // static after closeBus
 
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu
-	byClient map[codec.ID]*session // welcomed sessions; guarded by mu
+	byClient map[codec.ID]*session // welcomed sessions, which have a principal; guarded by mu
 	closing  bool                  // no session begins any more; guarded by mu
 	closed   bool                  // nothing is published any more; guarded by mu
 	wg       sync.WaitGroup        // sessions and drains; Add under mu, while not closing

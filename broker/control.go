@@ -57,7 +57,7 @@ func (s *session) handleControl(f codec.Frame) error {
 		if err != nil {
 			return err
 		}
-		s.reauthenticate(a)
+		s.startAuth(a)
 	case codec.TypePresence:
 		p, err := codec.ParsePresence(f)
 		if err != nil {

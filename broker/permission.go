@@ -114,6 +114,24 @@ func (s *session) who() Principal {
 	return s.principal
 }
 
+// startAuth has AUTH done by a goroutine of its own, one at a time: while the
+// authenticator thinks, the session goes on.
+func (s *session) startAuth(a codec.Auth) {
+	s.mu.Lock()
+	for s.authenticating && s.ctx.Err() == nil {
+		s.changed.Wait()
+	}
+	s.authenticating = true
+	s.mu.Unlock()
+	s.wg.Go(func() {
+		s.reauthenticate(a)
+		s.mu.Lock()
+		s.authenticating = false
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	})
+}
+
 // reauthenticate replaces the token in place (PROTOCOL §5.3).
 func (s *session) reauthenticate(a codec.Auth) {
 	p, err := s.authenticate(a.Token)

@@ -60,6 +60,8 @@ type session struct {
 	current   Stream                    // the stream that the writer is writing to; guarded by mu
 	// Bytes given to streams and to datagrams since both were busy; guarded by mu.
 	streamed, datagrammed int
+
+	authenticating bool // an AUTH is with the authenticator; guarded by mu
 }
 
 const (
@@ -251,11 +253,12 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 	if h.Version != codec.Version {
 		return codec.Errorf(codec.CodeUnsupportedVersion, "version %d is not spoken here; %d is", h.Version, codec.Version)
 	}
+	b := s.broker
+	disconnects := b.disconnects.Load()
 	p, err := s.authenticate(h.Token)
 	if err != nil {
 		return err
 	}
-	b := s.broker
 	s.id = codec.ID(uuid.New())
 	if !h.Resume.Client.IsZero() {
 		switch known, ok := b.resume.check(h.Resume, p.ID()); {
@@ -281,12 +284,18 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 			s.slot.max.Store(int64(size))
 		}
 	}
+	s.setPrincipal(p)
 	if replaced := b.claim(s); replaced != nil {
 		replaced.fail(&codec.Error{Code: codec.CodeReplaced, Reason: "the client has connected again"})
 		b.presences.ended(replaced, false)
 	}
+	if b.disconnects.Load() != disconnects {
+		// It was not there yet to be disconnected, but may have been let in before.
+		if _, err := s.authenticate(h.Token); err != nil {
+			return err
+		}
+	}
 	b.counters.sessionsTotal.Add(1)
-	s.setPrincipal(p)
 	s.sendControl(codec.AppendWelcome(nil, w))
 	close(s.welcomed)
 	s.log.Debug("session begins", slog.String("remote", s.conn.RemoteAddr().String()), slog.String("agent", h.Agent), slog.String("principal", p.ID()))

@@ -37,6 +37,19 @@ type Config struct {
 	// AllowNoExpiry accepts tokens without the claim exp. They are good until
 	// their key is changed.
 	AllowNoExpiry bool
+	// Revoked, if it is not nil, reports whether a token that is good otherwise was
+	// taken back. It is asked for each HELLO and AUTH, and whenever the broker asks what
+	// the token permits, which may be for each message: it must be fast, must not
+	// block, and may be called concurrently. After its answer has changed call
+	// Broker.Recheck, which ends what the token had opened, or Broker.Disconnect.
+	Revoked func(Token) bool
+}
+
+// Token is what is known of a token that was accepted.
+type Token struct {
+	ID        string    // the claim jti; "" if there is none
+	Principal string    // the claim sub
+	IssuedAt  time.Time // the claim iat; zero if there is none
 }
 
 // Authenticator checks tokens; it implements broker.Authenticator. Make one with
@@ -46,6 +59,7 @@ type Authenticator struct {
 	methods []string // those of the keys
 	parser  *jwt.Parser
 	leeway  time.Duration
+	revoked func(Token) bool // nil: none is
 
 	required []string // the claims that a token must have
 }
@@ -64,7 +78,7 @@ func New(config Config) (*Authenticator, error) {
 	if config.Leeway == 0 {
 		config.Leeway = DefaultLeeway
 	}
-	a := &Authenticator{leeway: config.Leeway, required: []string{"sub"}}
+	a := &Authenticator{leeway: config.Leeway, revoked: config.Revoked, required: []string{"sub"}}
 	ids := make(map[string]bool)
 	for i, key := range config.Keys {
 		v, err := key.verifier()
@@ -119,6 +133,16 @@ func (a *Authenticator) Authenticate(_ context.Context, c broker.Credentials) (b
 		return nil, refusal(err.Error())
 	}
 	p := &principal{id: parsed.Subject, publish: parsed.Publish, subscribe: parsed.Subscribe}
+	if a.revoked != nil {
+		token := Token{ID: parsed.ID, Principal: parsed.Subject}
+		if parsed.IssuedAt != nil {
+			token.IssuedAt = parsed.IssuedAt.Time
+		}
+		p.revoked = func() bool { return a.revoked(token) }
+		if p.revoked() {
+			return nil, refusal("it was revoked")
+		}
+	}
 	if parsed.ExpiresAt != nil {
 		p.expires = parsed.ExpiresAt.Add(a.leeway)
 	}

@@ -35,9 +35,9 @@ func (c *claims) check() error {
 	case len(c.Subject) > MaxSubject:
 		return fmt.Errorf("its claim sub is longer than %d bytes", MaxSubject)
 	}
-	for _, date := range []*jwt.NumericDate{c.ExpiresAt, c.NotBefore} {
+	for _, date := range []*jwt.NumericDate{c.ExpiresAt, c.NotBefore, c.IssuedAt} {
 		if date != nil && (date.Unix() < 0 || date.Unix() >= maxNumericDate) {
-			return errors.New("its claim exp or nbf is no time in seconds since 1970")
+			return errors.New("its claim exp, nbf or iat is no time in seconds since 1970")
 		}
 	}
 	if err := checkPatterns(c.Publish); err != nil {

@@ -35,8 +35,14 @@
 // once let one replace another: a token that names a key (kid) is checked with
 // the key of that ID and those that have none, any other token with all.
 //
+// # Taking tokens back
+//
+// A token is good until it expires, so let it expire soon: clients replace it in
+// place. To take one back earlier set [Config.Revoked], and tell the broker with
+// Recheck or Disconnect when its answer has changed.
+//
 // # Concurrency
 //
-// An [Authenticator] does not change after New, does no I/O, and may be used
-// concurrently.
+// An [Authenticator] does not change after New, does no I/O but what Config.Revoked
+// does, and may be used concurrently.
 package jwtauth

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
@@ -73,4 +74,51 @@ func Example_ed25519() {
 	}
 	fmt.Println(bob.ID(), bob.CanSubscribe("news.*"), bob.CanPublish("news.today"))
 	// Output: bob true false
+}
+
+// A list of tokens that were taken back: when it changes the broker is told, and what
+// the token had opened ends at once.
+func ExampleConfig_revoked() {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret)
+	var revoked sync.Map // of principals
+	auth, err := jwtauth.New(jwtauth.Config{
+		Keys: []jwtauth.Key{{HMAC: secret}},
+		Revoked: func(t jwtauth.Token) bool {
+			_, ok := revoked.Load(t.Principal)
+			return ok
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	b, err := broker.New(broker.Config{Authenticator: auth})
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = b.Close() }()
+
+	token, err := jwtauth.Sign(jwtauth.SigningKey{HMAC: secret}, jwtauth.Grant{
+		Principal: "carol",
+		Subscribe: []string{"news.>"},
+		Expires:   time.Now().Add(time.Hour),
+	})
+	if err != nil {
+		panic(err)
+	}
+	carol, err := auth.Authenticate(context.Background(), broker.Credentials{Token: token})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("before:", carol.CanSubscribe("news.today"))
+
+	revoked.Store("carol", true)
+	b.Disconnect("carol", "your account was closed") // or Recheck, which leaves the session
+	fmt.Println("after:", carol.CanSubscribe("news.today"))
+	_, err = auth.Authenticate(context.Background(), broker.Credentials{Token: token})
+	fmt.Println(err)
+	// Output:
+	// before: true
+	// after: false
+	// tidewire: unauthorized (200): the token is not accepted: it was revoked
 }

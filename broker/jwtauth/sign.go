@@ -48,6 +48,10 @@ type Grant struct {
 	NotBefore time.Time
 	Issuer    string
 	Audience  string
+	// ID and IssuedAt become jti and iat, unless they are zero: what Config.Revoked
+	// may go by.
+	ID       string
+	IssuedAt time.Time
 }
 
 // Sign makes a token. The error tells what an Authenticator would not accept: a
@@ -57,7 +61,7 @@ func Sign(key SigningKey, g Grant) (string, error) {
 		return "", fmt.Errorf("jwtauth: signing key: %w", err)
 	}
 	c := claims{
-		RegisteredClaims: jwt.RegisteredClaims{Subject: g.Principal, Issuer: g.Issuer},
+		RegisteredClaims: jwt.RegisteredClaims{Subject: g.Principal, Issuer: g.Issuer, ID: g.ID},
 		Publish:          g.Publish,
 		Subscribe:        g.Subscribe,
 	}
@@ -66,6 +70,9 @@ func Sign(key SigningKey, g Grant) (string, error) {
 	}
 	if !g.NotBefore.IsZero() {
 		c.NotBefore = jwt.NewNumericDate(g.NotBefore)
+	}
+	if !g.IssuedAt.IsZero() {
+		c.IssuedAt = jwt.NewNumericDate(g.IssuedAt)
 	}
 	if g.Audience != "" {
 		c.Audience = jwt.ClaimStrings{g.Audience}
