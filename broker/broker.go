@@ -18,17 +18,19 @@ var ErrClosed = errors.New("broker: closed")
 // called concurrently. Make one with New, and end it with Shutdown or Close.
 type Broker struct {
 	// Static after New.
-	config   Config
-	configs  *topicConfigs
-	store    Store
-	log      *slog.Logger
-	base     time.Time // where the broker's clock begins (PROTOCOL §4.3)
-	resume   *resumeKey
-	router   *router
-	topics   *topicTable
-	bus      Bus
-	budget   *budget
-	counters counters
+	config     Config
+	configs    *topicConfigs
+	store      Store
+	log        *slog.Logger
+	base       time.Time // where the broker's clock begins (PROTOCOL §4.3)
+	resume     *resumeKey
+	router     *router
+	topics     *topicTable
+	publishers *publishers
+	recentIDs  atomic.Int64 // the idempotency keys that all topics remember
+	bus        Bus
+	budget     *budget
+	counters   counters
 
 	presences *presences
 
@@ -71,6 +73,7 @@ func New(config Config) (*Broker, error) {
 	if b.store == nil {
 		b.store = NewMemoryStore(config.MaxHistoryBytes)
 	}
+	b.publishers = newPublishers(b)
 	b.topics = &topicTable{max: config.MaxTopics, broker: b, byName: make(map[string]*topic)}
 	b.presences = newPresences(b)
 	b.bus, err = config.Bus((*sink)(b))

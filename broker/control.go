@@ -93,9 +93,9 @@ func (s *session) publishOnce(m codec.Publish, err error) {
 		err = s.permitPublish(m.Topic)
 	}
 	if err == nil {
-		pos, err = s.publish(m.Topic, s.broker.topics.config(m.Topic), m)
+		pos, err = s.publishSingle(m)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errDuplicate) {
 		s.broker.counters.rejected.Add(1)
 	}
 	switch {
@@ -105,6 +105,23 @@ func (s *session) publishOnce(m codec.Publish, err error) {
 	default:
 		s.sendControl(codec.AppendAck(nil, codec.Ack{Sequence: m.Sequence, Epoch: pos.Epoch, Offsets: []uint64{pos.Offset}}))
 	}
+}
+
+// publishSingle publishes a message of the control stream, which may have a place in
+// the client's count.
+func (s *session) publishSingle(m codec.Publish) (Position, error) {
+	b := s.broker
+	if !m.Order.Set {
+		return s.publish(m.Topic, b.topics.config(m.Topic), m)
+	}
+	tp, err := b.topics.get(m.Topic, true)
+	if err != nil {
+		return Position{}, err
+	}
+	defer tp.unpin()
+	p := b.publishers.hold(tp, s.id)
+	defer b.publishers.release(tp, p)
+	return s.publishCounted(tp, p, m.Order.Value, m)
 }
 
 // appendNack appends the answer to what was refused with err.

@@ -16,6 +16,8 @@ type publication struct {
 	topic   *topic // pinned
 	stream  Stream
 	out     *outlet
+	// publisher is what the topic remembers of this client, held; nil: nothing.
+	publisher *publisher
 
 	ended atomic.Bool // what still comes is not published
 
@@ -44,7 +46,7 @@ func (s *session) openPublication(stream Stream, first codec.Frame) (*publicatio
 	if err != nil {
 		return nil, err
 	}
-	p := &publication{session: s, topic: tp, stream: stream, next: f.First, out: newOutlet(stream, rankControl)}
+	p := &publication{session: s, topic: tp, stream: stream, next: f.First, out: newOutlet(stream, rankControl), publisher: b.publishers.hold(tp, s.id)}
 	p.out.acks = &p.acks
 	p.out.done = p.finished
 	p.acks.limit = b.config.Limits.PublicationCredit
@@ -63,6 +65,7 @@ func (s *session) openPublication(stream Stream, first codec.Frame) (*publicatio
 	}
 	s.mu.Unlock()
 	if err != nil {
+		b.publishers.release(tp, p.publisher)
 		tp.unpin()
 		return nil, err
 	}
@@ -81,6 +84,9 @@ func (p *publication) read(r *codec.Reader) {
 	s := p.session
 	r.SetMaxFrame(s.broker.maxFrame())
 	credit := s.broker.config.Limits.PublicationCredit
+	if p.publisher != nil && p.publisher.answered(s.ctx, p.next) != nil {
+		p.ended.Store(true) // with the session
+	}
 	for !p.ended.Load() {
 		f, err := r.Next()
 		if p.ended.Load() {
@@ -107,7 +113,7 @@ func (p *publication) read(r *codec.Reader) {
 			p.finish(endOf(err))
 			return
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errDuplicate) {
 			s.broker.counters.rejected.Add(1)
 		}
 		p.answer(pos, err, p.received+credit)
@@ -144,7 +150,30 @@ func (p *publication) publish(f codec.Frame) (Position, error) {
 	if m.Sequence != p.next || m.Topic != "" {
 		return Position{}, errOutOfSequence
 	}
-	return p.session.publish(p.topic.name, p.topic.config, m)
+	return p.session.publishCounted(p.topic, p.publisher, m.Sequence, m)
+}
+
+// publishCounted publishes a message that has a place in its publisher's count,
+// unless it was published before (PROTOCOL §7.6). p is nil where nothing is
+// remembered.
+func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m codec.Publish) (Position, error) {
+	if p == nil {
+		return s.publish(tp.name, tp.config, m)
+	}
+	offset, fresh, err := p.begin(s.ctx, sequence)
+	if err != nil {
+		return Position{}, asCoded(err, codec.CodeShuttingDown)
+	}
+	if !fresh {
+		s.broker.counters.duplicates.Add(1)
+		if offset == 0 {
+			return Position{}, errDuplicate
+		}
+		return Position{tp.epoch, offset}, nil
+	}
+	pos, err := s.publish(tp.name, tp.config, m)
+	p.end(sequence, pos.Offset)
+	return pos, err
 }
 
 // granted returns the credit that the client has been told, in bytes since the
@@ -211,6 +240,7 @@ func (p *publication) finished(err error) {
 
 // close lets the topic go.
 func (p *publication) close() {
+	p.session.broker.publishers.release(p.topic, p.publisher)
 	p.topic.unpin()
 	p.session.broker.counters.publications.Add(-1)
 }

@@ -57,6 +57,7 @@ type Stats struct {
 	Published       uint64 // messages sequenced
 	PublishedBytes  uint64 // their payloads
 	Rejected        uint64 // messages refused
+	Duplicates      uint64 // messages that came again, and were not published again
 	Delivered       uint64 // messages handed to streams and datagrams
 	DeliveredBytes  uint64 // their frames
 	Gaps            uint64 // GAP frames sent
@@ -69,6 +70,7 @@ type counters struct {
 	subscriptions, publications                    atomic.Int64
 	sessionsTotal, sessionsRefused, streamsRefused atomic.Uint64
 	published, publishedBytes, rejected            atomic.Uint64
+	duplicates                                     atomic.Uint64
 	delivered, deliveredBytes, gaps                atomic.Uint64
 	dropped                                        [dropReasons]atomic.Uint64
 }
@@ -101,6 +103,7 @@ func (b *Broker) Stats() Stats {
 		Published:       b.counters.published.Load(),
 		PublishedBytes:  b.counters.publishedBytes.Load(),
 		Rejected:        b.counters.rejected.Load(),
+		Duplicates:      b.counters.duplicates.Load(),
 		Delivered:       b.counters.delivered.Load(),
 		DeliveredBytes:  b.counters.deliveredBytes.Load(),
 		Gaps:            b.counters.gaps.Load(),

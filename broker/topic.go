@@ -48,6 +48,7 @@ type topic struct {
 	pending  []Record  // in order; guarded by mu
 	draining bool      // guarded by mu
 	evicted  bool      // guarded by mu; then nothing is appended
+	ids      recentIDs // guarded by mu
 
 	// Owned by whoever drains.
 	spare      []Record
@@ -147,6 +148,7 @@ func (t *topicTable) evictLocked() bool {
 	}
 	oldest.mu.Lock()
 	oldest.evicted = true
+	oldest.ids.drop(maxTopicIDs, &t.broker.recentIDs)
 	oldest.mu.Unlock()
 	if oldest.log != nil {
 		oldest.log.Close()
@@ -208,19 +210,35 @@ func (tp *topic) position() Position {
 	return Position{tp.epoch, tp.offset}
 }
 
+// appended is what became of a message that was appended to a topic.
+type appended uint8
+
+const (
+	appendedNew    appended = iota
+	appendedBefore          // its idempotency key is known: it has its place already
+	appendedNot             // the topic was evicted meanwhile
+)
+
 // append gives m its place, and delivers what is pending unless somebody else
-// does. ok is false if the topic was evicted meanwhile.
-func (tp *topic) append(m Message) (pos Position, ok bool) {
+// does.
+func (tp *topic) append(m Message) (Position, appended) {
 	tp.mu.Lock()
 	for len(tp.pending) >= maxPending && !tp.evicted {
 		tp.room.Wait()
 	}
 	if tp.evicted {
 		tp.mu.Unlock()
-		return Position{}, false
+		return Position{}, appendedNot
+	}
+	now := tp.broker.now()
+	if m.ID != "" {
+		if offset := tp.repeatedLocked(m.ID, now); offset > 0 {
+			tp.mu.Unlock()
+			return Position{tp.epoch, offset}, appendedBefore
+		}
 	}
 	tp.offset++
-	r := Record{Message: m, Offset: tp.offset, Time: tp.broker.now()}
+	r := Record{Message: m, Offset: tp.offset, Time: now}
 	tp.config.complete(&r.Message, r.Time)
 	if m.Mode == codec.ModeLossy {
 		r.Reliable = codec.Some(0)
@@ -242,7 +260,23 @@ func (tp *topic) append(m Message) (pos Position, ok bool) {
 	if drain {
 		tp.drain(drainRounds)
 	}
-	return Position{tp.epoch, r.Offset}, true
+	return Position{tp.epoch, r.Offset}, appendedNew
+}
+
+// repeatedLocked returns the offset of the message with an idempotency key; 0 if
+// none is known, and then the next message has it.
+func (tp *topic) repeatedLocked(id string, now uint64) uint64 {
+	window := uint64(tp.config.Deduplicate / time.Millisecond)
+	if window == 0 {
+		return 0
+	}
+	all := &tp.broker.recentIDs
+	tp.ids.forget(now, window, all)
+	offset := tp.ids.find(id)
+	if offset == 0 {
+		tp.ids.add(id, tp.offset+1, now, all)
+	}
+	return offset
 }
 
 // drain delivers what is pending. After so many rounds a goroutine of the broker
@@ -340,9 +374,13 @@ func (b *Broker) sequence(m Message) (Position, error) {
 		if err != nil {
 			return Position{}, err
 		}
-		if pos, ok := tp.append(m); ok {
+		switch pos, result := tp.append(m); result {
+		case appendedNew:
 			b.counters.published.Add(1)
 			b.counters.publishedBytes.Add(uint64(len(m.Payload.Data)))
+			return pos, nil
+		case appendedBefore:
+			b.counters.duplicates.Add(1)
 			return pos, nil
 		}
 	}

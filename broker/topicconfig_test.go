@@ -3,19 +3,15 @@ package broker_test
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/codec"
 )
 
-// script speaks with a broker whose topics are configured.
+// script is bubble with what a test is about in front.
 func script(t *testing.T, test func(t *testing.T, b *broker.Broker, n *memNetwork), config broker.Config) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &memNetwork{}
-		test(t, newBroker(t, n, config), n)
-	})
+	bubble(t, config, func(t *testing.T, n *memNetwork, b *broker.Broker) { test(t, b, n) })
 }
 
 // subscribed opens a subscription and reads SUBSCRIBED.
