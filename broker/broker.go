@@ -29,6 +29,9 @@ type Broker struct {
 	publishers *publishers
 	recentIDs  atomic.Int64 // the idempotency keys that all topics remember
 	bus        Bus
+	joined     bool // the bus distributes to groups
+	groups     *groups
+	requests   *requests
 	budget     *budget
 	counters   counters
 
@@ -76,32 +79,14 @@ func New(config Config) (*Broker, error) {
 	b.publishers = newPublishers(b)
 	b.topics = &topicTable{max: config.MaxTopics, broker: b, byName: make(map[string]*topic)}
 	b.presences = newPresences(b)
+	b.groups = &groups{broker: b, pools: make(map[poolKey]*pool)}
+	b.requests = newRequests(b)
 	b.bus, err = config.Bus((*sink)(b))
 	if err != nil {
 		return nil, errors.Join(err, b.store.Close())
 	}
+	b.joined = b.bus.Joined()
 	return b, nil
-}
-
-// sink is the broker as its bus sees it.
-type sink Broker
-
-// Sequence implements Sink. The bus may bring what no client of this broker could
-// have published.
-func (s *sink) Sequence(m Message) (Position, error) {
-	b := (*Broker)(s)
-	if err := b.checkPayload(m.Payload); err != nil {
-		b.counters.rejected.Add(1)
-		return Position{}, err
-	}
-	return b.sequence(m)
-}
-
-// Lost implements Sink.
-func (s *sink) Lost(pattern string) {
-	for _, sub := range s.router.exactly(nil, pattern) {
-		sub.session.lost(sub)
-	}
 }
 
 // isClosed reports whether nothing is published any more.
@@ -212,6 +197,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
+	b.requests.close()
 	// Others wait for it. The bus calls the store as long as it is open.
 	b.closeBus.Do(func() { b.busErr = errors.Join(b.bus.Close(ctx), b.store.Close()) })
 	return errors.Join(err, b.busErr)

@@ -76,6 +76,16 @@ func (s *session) handleControl(f codec.Frame) error {
 			return err
 		}
 		s.pong(p)
+	case codec.TypeRequest:
+		return s.request(f)
+	case codec.TypeReply:
+		return s.reply(f)
+	case codec.TypeCancel:
+		c, err := codec.ParseCancel(f)
+		if err != nil {
+			return err
+		}
+		s.cancelRequest(c.Number)
 	default:
 		return unexpected(f.Type)
 	}

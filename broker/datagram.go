@@ -115,7 +115,7 @@ func (s *session) takeSlotLocked() *slotted {
 // datagram, and knows its topic.
 func (s *session) meantLocked(w *slotted, f func(*subscription, codec.Class)) {
 	for _, sub := range s.subs {
-		if sub.opening || sub.out.end || sub.out.gone || !codec.Match(sub.pattern, w.topic.name) || !sub.knowsLocked(w.topic) {
+		if sub.member != nil || sub.opening || sub.out.end || sub.out.gone || !codec.Match(sub.pattern, w.topic.name) || !sub.knowsLocked(w.topic) {
 			continue
 		}
 		t := sub.trackLocked(w.topic)

@@ -71,19 +71,23 @@ func TestLifeOfAMessage(t *testing.T) {
 	})
 }
 
+func (recordingBus) Distribute(string, broker.Message) bool { return false }
+
 // recordingBus is the local bus, and shows what goes over it.
 type recordingBus struct {
-	broker.Sink
+	sink     broker.Sink
 	messages chan broker.Message
 }
 
 func (b recordingBus) Publish(_ context.Context, m broker.Message) (broker.Position, error) {
 	b.messages <- m
-	return b.Sequence(m)
+	return b.sink.Sequence(m)
 }
-func (recordingBus) Subscribe(context.Context, string) error { return nil }
-func (recordingBus) Unsubscribe(string)                      {}
-func (recordingBus) Close(context.Context) error             { return nil }
+func (recordingBus) Subscribe(context.Context, string, string) error     { return nil }
+func (recordingBus) Unsubscribe(string, string)                          {}
+func (recordingBus) Reply(context.Context, []byte, broker.Message) error { return nil }
+func (recordingBus) Joined() bool                                        { return false }
+func (recordingBus) Close(context.Context) error                         { return nil }
 
 // All that a client publishes to a topic stays in order, whatever carries it, and
 // all subscribers see the same order.

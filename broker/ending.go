@@ -118,7 +118,7 @@ func (s *session) tearDown() error {
 	var last []byte
 	if control != nil && !control.gone {
 		for control.queue.len() > 0 {
-			last = append(last, control.queue.pop().frame...)
+			last = append(last, s.popLocked(control).frame...)
 		}
 		last = codec.AppendEnd(last, e)
 	}
@@ -144,6 +144,7 @@ func (s *session) tearDown() error {
 	}
 	_ = s.conn.CloseWithError(uint32(e.Code), e.Reason)
 	s.wg.Wait()
+	s.forgetRequests()
 	s.mu.Lock()
 	subs, pubs, ending := s.subs, s.pubs, s.ending
 	s.subs, s.pubs, s.ending = nil, nil, nil

@@ -86,14 +86,14 @@ func openSlowBus() (slowBus, broker.OpenBus) {
 	}
 }
 
-func (b slowBus) Subscribe(context.Context, string) error {
+func (b slowBus) Subscribe(context.Context, string, string) error {
 	close(b.enter)
 	<-b.leave
 	b.refs.Add(1)
 	return nil
 }
 
-func (b slowBus) Unsubscribe(string) { b.refs.Add(-1) }
+func (b slowBus) Unsubscribe(string, string) { b.refs.Add(-1) }
 
 func (b slowBus) Publish(ctx context.Context, m broker.Message) (broker.Position, error) {
 	close(b.enter)

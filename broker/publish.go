@@ -49,25 +49,34 @@ func (b *Broker) PublishLossy(ctx context.Context, topic string, value any, opts
 }
 
 func (b *Broker) publishValue(ctx context.Context, topic string, value any, mode codec.Mode, opts *PublishOptions) (Position, error) {
-	m := Message{Topic: topic, Mode: mode}
-	if err := codec.CheckTopic(topic); err != nil {
+	m, err := b.newMessage(topic, value, mode, opts)
+	if err != nil {
 		return Position{}, err
 	}
+	return b.bus.Publish(ctx, m)
+}
+
+// newMessage makes a message that is published from within the process.
+func (b *Broker) newMessage(topic string, value any, mode codec.Mode, opts *PublishOptions) (Message, error) {
+	m := Message{Topic: topic, Mode: mode}
+	if err := codec.CheckTopic(topic); err != nil {
+		return Message{}, err
+	}
 	if err := b.applyOptions(&m, opts); err != nil {
-		return Position{}, err
+		return Message{}, err
 	}
 	var err error
 	if m.Payload, err = codec.Encode(value); err != nil {
-		return Position{}, err
+		return Message{}, err
 	}
 	if err := b.topics.config(topic).admit(m.Payload, m.Retain); err != nil {
-		return Position{}, err
+		return Message{}, err
 	}
 	m.Payload.Data = bytes.Clone(m.Payload.Data) // the caller's, if value was bytes
 	if b.isClosed() {
-		return Position{}, ErrClosed
+		return Message{}, ErrClosed
 	}
-	return b.bus.Publish(ctx, m)
+	return m, nil
 }
 
 // applyOptions checks opts and puts them into m.
@@ -116,6 +125,12 @@ func (b *Broker) checkPayload(p codec.Payload) error {
 
 // publish brings a client's message to the bus. config is the topic's.
 func (s *session) publish(topic string, config *TopicConfig, m codec.Publish) (Position, error) {
+	return s.publishRequest(topic, config, m, nil)
+}
+
+// publishRequest brings a client's message to the bus. config is the topic's; reply is
+// where replies to the message go, nil if it is no request.
+func (s *session) publishRequest(topic string, config *TopicConfig, m codec.Publish, reply []byte) (Position, error) {
 	if err := config.admit(m.Payload, m.Retain); err != nil {
 		return Position{}, err
 	}
@@ -132,6 +147,7 @@ func (s *session) publish(topic string, config *TopicConfig, m codec.Publish) (P
 		Headers:   m.Headers,
 		Retain:    m.Retain,
 		ID:        m.ID,
+		Reply:     reply,
 	})
 	if err != nil {
 		return Position{}, asCoded(err, codec.CodeBusUnavailable)

@@ -50,6 +50,7 @@ type session struct {
 	subs      map[uint64]*subscription  // by the client's number; guarded by mu
 	pubs      map[string]*publication   // by topic; guarded by mu
 	ending    map[*publication]struct{} // those whose END waits to be written; guarded by mu
+	requests  map[uint64]*request       // without DONE, by the client's number; nil before the first; guarded by mu
 	draining  bool                      // nothing new begins; guarded by mu
 	stopped   bool                      // the writer and the datagram sender end; guarded by mu
 	ready     [ranks][]*outlet          // what the writer takes next; guarded by mu

@@ -31,12 +31,16 @@ const (
 	DropHistory
 	// DropPriority: its room was given to a subscription of higher priority.
 	DropPriority
+	// DropReply: no request waits for the reply, or it was not to be answered.
+	DropReply
+	// DropNoMember: no member of the group was left to take the message.
+	DropNoMember
 	dropReasons
 )
 
 // String returns the reason as a metric's label.
 func (r DropReason) String() string {
-	names := [...]string{"overflow", "budget", "conflated", "datagram", "ended", "bad_datagram", "rate_limited", "expired", "history", "priority"}
+	names := [...]string{"overflow", "budget", "conflated", "datagram", "ended", "bad_datagram", "rate_limited", "expired", "history", "priority", "reply", "no_member"}
 	return names[r]
 }
 

@@ -16,6 +16,8 @@ type subscription struct {
 	noEcho  bool
 	filter  codec.Filter // checked; nil lets everything through
 	topic   *topic       // of an exact pattern, pinned; nil otherwise
+	member  *groupMember // in a group; nil otherwise
+	pool    *pool        // this is no subscription but what the router knows of a pool, with pattern alone
 
 	// Guarded by the session's mu.
 	out     *outlet
@@ -75,9 +77,6 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	if err != nil {
 		return err
 	}
-	if f.Group != "" {
-		return codec.Errorf(codec.CodeNotOffered, "this broker has no groups")
-	}
 	if err := s.permitSubscribe(f.Pattern); err != nil {
 		return err
 	}
@@ -96,6 +95,11 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	sub.out.sub = sub
 	sub.out.limit = min(f.Credit, b.config.Limits.SubscriptionCredit)
 	sub.out.done = sub.finished
+	if f.Group != "" {
+		if sub.member, err = newMember(sub, f, b.config.Limits.SubscriptionCredit); err != nil {
+			return err
+		}
+	}
 	stream.SetPriority(int8(f.Priority), true)
 
 	// The place is taken before the bus is asked, which may wait.
@@ -117,7 +121,11 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	}
 	// A token that was replaced meanwhile is seen here, or by AUTH in s.subs.
 	err = s.permitSubscribe(f.Pattern)
-	if err == nil {
+	switch {
+	case err != nil:
+	case sub.member != nil:
+		err = s.openMember(sub)
+	default:
 		err = s.open(sub, f)
 	}
 	if err != nil {
@@ -135,7 +143,7 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 // to come.
 func (s *session) open(sub *subscription, f codec.Subscribe) error {
 	b := s.broker
-	if err := b.bus.Subscribe(s.ctx, sub.pattern); err != nil {
+	if err := b.bus.Subscribe(s.ctx, sub.pattern, ""); err != nil {
 		return asCoded(err, codec.CodeBusUnavailable)
 	}
 	if codec.IsExact(sub.pattern) {
@@ -145,7 +153,7 @@ func (s *session) open(sub *subscription, f codec.Subscribe) error {
 			err = s.openTopic(sub, f)
 		}
 		if err != nil {
-			b.bus.Unsubscribe(sub.pattern)
+			b.bus.Unsubscribe(sub.pattern, "")
 			if tp != nil {
 				tp.unpin()
 			}
@@ -154,7 +162,7 @@ func (s *session) open(sub *subscription, f codec.Subscribe) error {
 	}
 	sub.tracks = make(map[uint64]*track)
 	if err := s.openPattern(sub, f); err != nil {
-		b.bus.Unsubscribe(sub.pattern)
+		b.bus.Unsubscribe(sub.pattern, "")
 		return err
 	}
 	return nil
@@ -388,11 +396,22 @@ func (s *session) lost(sub *subscription) {
 
 // grant raises the credit of a subscription (PROTOCOL §5.5).
 func (s *session) grant(f codec.Flow) {
+	sub := s.raise(f)
+	if sub != nil && sub.member != nil {
+		if p := sub.member.pool.Load(); p != nil {
+			p.consumed(sub.member, f.Limit)
+		}
+	}
+}
+
+// raise raises the credit of the subscription of f, which it returns; nil if there is
+// none.
+func (s *session) raise(f codec.Flow) *subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.subs[f.Subscription]
 	if sub == nil {
-		return
+		return nil
 	}
 	// The client may have at most its credit open at a time.
 	limit := min(f.Limit, sub.out.sent+s.broker.config.Limits.SubscriptionCredit)
@@ -403,6 +422,7 @@ func (s *session) grant(f codec.Flow) {
 		}
 		s.scheduleLocked(sub.out)
 	}
+	return sub
 }
 
 // unsubscribe ends a subscription at the client's wish: what waits is discarded.
@@ -453,11 +473,15 @@ func (sub *subscription) settleLocked() (last uint64, ok bool) {
 // revoke ends a subscription at once: what waits is discarded.
 func (s *session) revoke(sub *subscription, e codec.End) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !sub.out.end && !sub.out.gone {
 		s.discardLocked(sub.out)
 	}
 	s.endLocked(sub, e)
+	opening := sub.opening
+	s.mu.Unlock()
+	if sub.member != nil && !opening {
+		s.broker.groups.leave(sub.member)
+	}
 }
 
 // finished is called by the writer when the stream has got its END and FIN, or
@@ -486,8 +510,12 @@ func (sub *subscription) finished(err error) {
 // close takes the subscription out of the router and the bus.
 func (sub *subscription) close() {
 	b := sub.session.broker
-	b.router.remove(sub)
-	b.bus.Unsubscribe(sub.pattern)
+	if sub.member != nil {
+		b.groups.leave(sub.member)
+	} else {
+		b.router.remove(sub)
+		b.bus.Unsubscribe(sub.pattern, "")
+	}
 	if sub.topic != nil {
 		sub.topic.unpin()
 	}

@@ -328,6 +328,7 @@ func (tp *topic) deliver(batch []Record) {
 	// and would keep sessions that have ended alive.
 	tp.subs = tp.broker.router.match(tp.subs[:0], tp.name)
 	if len(tp.subs) == 0 {
+		tp.broker.untaken(batch)
 		return
 	}
 	defer clear(tp.subs)
@@ -340,14 +341,30 @@ func (tp *topic) deliver(batch []Record) {
 			publisher: r.Publisher, headers: r.Headers,
 		})
 	}
+	taken, grouped := false, false
 	for _, sub := range tp.subs {
+		if sub.pool != nil {
+			grouped = true
+			continue
+		}
 		sub.session.push(sub, tp.deliveries)
+		taken = true
+	}
+	if grouped && !tp.broker.joined && tp.broker.distribute(tp.subs, batch, tp.deliveries) {
+		taken = true
+	}
+	if !taken {
+		tp.broker.untaken(batch)
 	}
 	clear(tp.deliveries)
 }
 
 // encode returns the MESSAGE frame of a record of the topic.
 func (tp *topic) encode(r *Record) []byte {
+	reply := r.Reply
+	if reply != nil {
+		reply = tp.broker.requests.seal(reply, r.Expires)
+	}
 	return codec.AppendMessage(make([]byte, 0, len(r.Payload.Data)+messageOverhead), codec.Message{
 		Topic:     tp.num,
 		Offset:    r.Offset,
@@ -359,7 +376,7 @@ func (tp *topic) encode(r *Record) []byte {
 		Key:       r.Key,
 		Expires:   codec.Optional{Value: r.Expires, Set: r.Expires > 0},
 		Headers:   r.Headers,
-		Reply:     r.Reply,
+		Reply:     reply,
 		Retain:    r.Retain,
 	})
 }

@@ -277,6 +277,9 @@ func (s *session) discardLocked(o *outlet) {
 	if o.sub != nil {
 		clear(o.sub.newest)
 		o.sub.forgiveLocked()
+		if o.sub.member != nil {
+			return // others get what a member has not finished
+		}
 	}
 	s.broker.counters.drop(DropEnded, dropped)
 }

@@ -58,7 +58,7 @@ func newDedupe() *dedupe {
 
 // copiesLocked returns how many of the interests match a topic; wild are those
 // with wildcards. The bus's mu is held.
-func (d *dedupe) copiesLocked(topic string, generation uint64, interests, wild map[string]*interest) int {
+func (d *dedupe) copiesLocked(topic string, generation uint64, interests map[wanted]*interest, wild map[string]*interest) int {
 	if generation != d.generation || len(d.copies) >= maxCopies {
 		clear(d.copies)
 		d.generation = generation
@@ -67,7 +67,7 @@ func (d *dedupe) copiesLocked(topic string, generation uint64, interests, wild m
 		return n
 	}
 	n := 0
-	if interests[topic] != nil {
+	if interests[wanted{pattern: topic}] != nil {
 		n++
 	}
 	for pattern := range wild {

@@ -14,7 +14,11 @@ import (
 type deafSink struct{}
 
 func (deafSink) Sequence(broker.Message) (broker.Position, error) { return broker.Position{}, nil }
-func (deafSink) Lost(string)                                      {}
+func (deafSink) Distribute(string, broker.Message)                {}
+func (deafSink) Replied([]byte, broker.Message)                   {}
+func (deafSink) NobodyThere([]byte)                               {}
+func (deafSink) Lost(string, string)                              {}
+func (deafSink) Now() uint64                                      { return 0 }
 
 func openBus(t *testing.T) (*bus, *server.Server) {
 	t.Helper()
@@ -60,18 +64,18 @@ func await(t *testing.T, b *bus, condition func() bool) {
 // Who waited for an interest that failed does not take back its successor's.
 func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 	b, _ := openBus(t)
-	failing := &interest{pattern: "x", ready: make(chan struct{}), refs: 1}
+	failing := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), refs: 1}
 	b.mu.Lock()
 	b.addLocked(failing)
 	b.mu.Unlock()
 	waiter := make(chan error)
-	go func() { waiter <- b.Subscribe(t.Context(), "x") }()
+	go func() { waiter <- b.Subscribe(t.Context(), "x", "") }()
 	await(t, b, func() bool { return failing.refs == 2 })
 	b.mu.Lock()
 	failing.err = errors.New("NATS does not answer")
 	b.removeLocked(failing)
 	b.mu.Unlock()
-	if err := b.Subscribe(t.Context(), "x"); err != nil {
+	if err := b.Subscribe(t.Context(), "x", ""); err != nil {
 		t.Fatal(err)
 	}
 	close(failing.ready)
@@ -79,9 +83,9 @@ func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 		t.Error("the interest that failed is taken for one that stands")
 	}
 	b.mu.Lock()
-	in := b.interests["x"]
+	in := b.interests[wanted{pattern: "x"}]
 	b.mu.Unlock()
-	if in == nil || in.refs != 1 || in.sub == nil {
+	if in == nil || in.refs != 1 || in.subs == nil {
 		t.Fatalf("the successor is gone: %+v", in)
 	}
 }
@@ -90,11 +94,11 @@ func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 func TestInterestUnwantedBeforeItStands(t *testing.T) {
 	b, s := openBus(t)
 	before := s.NumSubscriptions()
-	in := &interest{pattern: "x", ready: make(chan struct{}), refs: 1}
+	in := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), refs: 1}
 	b.mu.Lock()
 	b.addLocked(in)
 	b.mu.Unlock()
-	b.Unsubscribe("x")
+	b.Unsubscribe("x", "")
 	b.begin(t.Context(), in)
 	if err := b.nc.Flush(); err != nil {
 		t.Fatal(err)

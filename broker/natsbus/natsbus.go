@@ -39,44 +39,31 @@ type Config struct {
 // subscribeTimeout bounds the wait for the NATS server to know a subscription.
 const subscribeTimeout = 5 * time.Second
 
-// The headers of a message on NATS.
-const (
-	headerEncoding  = "Tidewire-Encoding"
-	headerPublisher = "Tidewire-Publisher"
-	headerMode      = "Tidewire-Mode"
-	headerID        = "Tidewire-Id"
-)
-
 // bus is a broker.Bus over core NATS.
 type bus struct {
 	// Static after open.
 	config Config
 	sink   broker.Sink
 	log    *slog.Logger
-	nc     *nats.Conn
-	name   string // of this broker, in message ids
-	inbox  chan *nats.Msg
-	stop   chan struct{} // closed by Close
-	wg     sync.WaitGroup
+	nc     *nats.Conn // publishes, and has what is no queue subscription
+	queues *nats.Conn // has the queue subscriptions: see group.go
+	name   string     // of this broker, in message ids
+	// replies begins the reply subjects of this broker; a token follows.
+	replies string
+	inbox   chan *nats.Msg
+	stop    chan struct{} // closed by Close
+	wg      sync.WaitGroup
 
 	sequence atomic.Uint64 // of message ids
 
 	mu         sync.Mutex
-	interests  map[string]*interest // by pattern; guarded by mu
-	wild       map[string]*interest // those of them with wildcards; guarded by mu
-	generation uint64               // grows when interests change; guarded by mu
+	interests  map[wanted]*interest // guarded by mu
+	wild       map[string]*interest // those of no group and with wildcards, by pattern; guarded by mu
+	generation uint64               // grows when interests of no group change; guarded by mu
+	listening  bool                 // there is a subscription to replies; guarded by mu
 
 	// Owned by receive.
 	dedupe *dedupe
-}
-
-// interest is one pattern at NATS, however many subscriptions want it.
-type interest struct {
-	pattern string
-	refs    int                // guarded by the bus's mu
-	ready   chan struct{}      // closed when the server knows it, or err is set
-	err     error              // static after ready was closed
-	sub     *nats.Subscription // nil before ready, and when nobody wants it; guarded by the bus's mu
 }
 
 // Open returns what makes a bus over NATS. It connects when the broker is made; a
@@ -106,30 +93,43 @@ func open(config Config, sink broker.Sink) (*bus, error) {
 		name:      uuid.NewString(),
 		inbox:     make(chan *nats.Msg, config.Queue),
 		stop:      make(chan struct{}),
-		interests: make(map[string]*interest),
+		interests: make(map[wanted]*interest),
 		wild:      make(map[string]*interest),
 		dedupe:    newDedupe(),
 	}
-	options := append([]nats.Option{nats.Name("tidewire broker")}, config.Options...)
+	var err error
+	if b.nc, err = b.connect("tidewire broker", func() { b.lostAll(false) }, nats.NoEcho()); err != nil {
+		return nil, err
+	}
+	if b.queues, err = b.connect("tidewire broker, groups", func() { b.lostAll(true) }); err != nil {
+		b.nc.Close()
+		return nil, err
+	}
+	b.replies = b.nc.NewInbox() + "."
+	b.wg.Go(b.receive)
+	return b, nil
+}
+
+// connect makes a connection; back is called when it was away.
+func (b *bus) connect(name string, back func(), more ...nats.Option) (*nats.Conn, error) {
+	options := append([]nats.Option{nats.Name(name)}, b.config.Options...)
+	options = append(options, more...)
 	options = append(options,
-		nats.NoEcho(),
 		nats.MaxReconnects(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			b.log.Warn("NATS is away", slog.Any("error", err))
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			b.log.Info("NATS is back: subscriptions get a gap")
-			b.lostAll()
+			back()
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { b.failed(sub, err) }),
 	)
-	nc, err := nats.Connect(config.URL, options...)
+	nc, err := nats.Connect(b.config.URL, options...)
 	if err != nil {
-		return nil, fmt.Errorf("natsbus: no NATS server could be reached at %s; is it running?: %w", config.URL, err)
+		return nil, fmt.Errorf("natsbus: no NATS server could be reached at %s; is it running?: %w", b.config.URL, err)
 	}
-	b.nc = nc
-	b.wg.Go(b.receive)
-	return b, nil
+	return nc, nil
 }
 
 // Publish implements broker.Bus. The broker has checked topic and payload, so once
@@ -139,134 +139,50 @@ func (b *bus) Publish(ctx context.Context, m broker.Message) (broker.Position, e
 	if err := ctx.Err(); err != nil {
 		return broker.Position{}, err
 	}
-	if !codec.IsSystem(m.Topic) {
-		err := b.nc.PublishMsg(b.encode(m))
-		if errors.Is(err, nats.ErrMaxPayload) {
-			// To try again is of no use.
-			return broker.Position{}, codec.Errorf(codec.CodePayloadTooLarge,
-				"a payload of %d bytes; the NATS server takes %d, with about 150 of headers", len(m.Payload.Data), b.nc.MaxPayload())
+	if codec.IsSystem(m.Topic) {
+		pos, err := b.sink.Sequence(m)
+		if err == nil && m.Reply != nil {
+			b.sink.NobodyThere(m.Reply)
 		}
-		if err != nil {
-			return broker.Position{}, codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the message: %v", err)
+		return pos, err
+	}
+	msg, err := b.encode(b.config.Prefix+m.Topic, m)
+	if err != nil {
+		return broker.Position{}, err
+	}
+	if m.Reply != nil {
+		if err := b.listen(); err != nil {
+			return broker.Position{}, codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the subscription to replies: %v", err)
 		}
+		msg.Reply = b.subjectOf(m.Reply)
+	}
+	err = b.nc.PublishMsg(msg)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		// To try again is of no use.
+		return broker.Position{}, codec.Errorf(codec.CodePayloadTooLarge,
+			"a payload of %d bytes; the NATS server takes %d, headers included", len(m.Payload.Data), b.nc.MaxPayload())
+	}
+	if errors.Is(err, nats.ErrBadHeaderMsg) {
+		return broker.Position{}, codec.Errorf(codec.CodeInvalidOption, "between brokers a header's name has letters, digits and !#$%%&'*+-.^_`|~ only")
+	}
+	if err != nil {
+		return broker.Position{}, codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the message: %v", err)
 	}
 	return b.sink.Sequence(m)
 }
 
-// Subscribe implements broker.Bus.
-func (b *bus) Subscribe(ctx context.Context, pattern string) error {
-	if codec.IsSystem(pattern) {
-		return nil // stays in the broker
-	}
-	b.mu.Lock()
-	in, found := b.interests[pattern]
-	if !found {
-		in = &interest{pattern: strings.Clone(pattern), ready: make(chan struct{})}
-		b.addLocked(in)
-	}
-	in.refs++
-	b.mu.Unlock()
-	if !found {
-		// Others may wait for it as well, so it outlives this caller's context.
-		b.begin(context.WithoutCancel(ctx), in)
-	}
-	select {
-	case <-in.ready:
-	case <-ctx.Done():
-		b.release(in)
-		return ctx.Err()
-	}
-	if in.err != nil {
-		b.release(in)
-		return codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the subscription: %v", in.err)
-	}
-	return nil
-}
-
-// begin subscribes at NATS, and waits until the server knows it.
-func (b *bus) begin(ctx context.Context, in *interest) {
-	ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
-	defer cancel()
-	sub, err := b.nc.ChanSubscribe(b.config.Prefix+in.pattern, b.inbox)
-	if err == nil {
-		if err = b.nc.FlushWithContext(ctx); err != nil {
-			_ = sub.Unsubscribe()
-			sub = nil
-		}
-	}
-	b.mu.Lock()
-	in.sub, in.err = sub, err
-	var unwanted *nats.Subscription
-	if in.refs == 0 {
-		unwanted, in.sub = sub, nil
-	}
-	if err != nil {
-		b.removeLocked(in) // the next one tries anew
-	}
-	b.mu.Unlock()
-	close(in.ready)
-	if unwanted != nil {
-		_ = unwanted.Unsubscribe()
-	}
-}
-
-// addLocked puts an interest in its place.
-func (b *bus) addLocked(in *interest) {
-	b.generation++
-	b.interests[in.pattern] = in
-	if !codec.IsExact(in.pattern) {
-		b.wild[in.pattern] = in
-	}
-}
-
-// removeLocked removes an interest, unless another one has its place.
-func (b *bus) removeLocked(in *interest) {
-	if b.interests[in.pattern] != in {
-		return
-	}
-	b.generation++
-	delete(b.interests, in.pattern)
-	delete(b.wild, in.pattern)
-}
-
-// Unsubscribe implements broker.Bus.
-func (b *bus) Unsubscribe(pattern string) {
-	b.mu.Lock()
-	in := b.interests[pattern]
-	b.mu.Unlock()
-	if in != nil {
-		b.release(in)
-	}
-}
-
-// release takes one reference back. It is that of an interest and not of a pattern:
-// one that has failed may have a successor, which is none of its waiters' business.
-func (b *bus) release(in *interest) {
-	b.mu.Lock()
-	in.refs--
-	var sub *nats.Subscription
-	if in.refs == 0 {
-		b.removeLocked(in)
-		sub, in.sub = in.sub, nil
-	}
-	b.mu.Unlock()
-	if sub != nil {
-		// It writes into the connection's buffer. If the connection is away there is
-		// nothing to unsubscribe from.
-		_ = sub.Unsubscribe()
-	}
-}
-
 // Close implements broker.Bus.
 func (b *bus) Close(ctx context.Context) error {
-	var err error
-	if ctx.Err() == nil && b.nc.IsConnected() {
-		err = b.nc.FlushWithContext(ctx)
+	var errs []error
+	for _, nc := range []*nats.Conn{b.queues, b.nc} {
+		if ctx.Err() == nil && nc.IsConnected() {
+			errs = append(errs, nc.FlushWithContext(ctx))
+		}
+		nc.Close()
 	}
-	b.nc.Close()
 	close(b.stop)
 	b.wg.Wait()
-	return err
+	return errors.Join(errs...)
 }
 
 // receive hands what comes from NATS to the broker.
@@ -282,6 +198,14 @@ func (b *bus) receive() {
 }
 
 func (b *bus) handle(m *nats.Msg) {
+	switch {
+	case m.Sub.Queue != "":
+		b.distribute(m)
+		return
+	case strings.HasPrefix(m.Sub.Subject, b.replies):
+		b.replied(m)
+		return
+	}
 	topic, ok := strings.CutPrefix(m.Subject, b.config.Prefix)
 	if !ok || codec.IsSystem(topic) || codec.CheckTopic(topic) != nil {
 		return // > without a prefix brings the system's subjects too
@@ -297,59 +221,18 @@ func (b *bus) handle(m *nats.Msg) {
 	}
 }
 
-// encode makes the NATS message.
-func (b *bus) encode(m broker.Message) *nats.Msg {
-	header := nats.Header{
-		headerEncoding: {m.Payload.Encoding.String()},
-		headerID:       {fmt.Sprintf("%s.%d", b.name, b.sequence.Add(1))},
-	}
-	if !m.Publisher.IsZero() {
-		header[headerPublisher] = []string{m.Publisher.String()}
-	}
-	if m.Mode == codec.ModeLossy {
-		header[headerMode] = []string{"lossy"}
-	}
-	return &nats.Msg{Subject: b.config.Prefix + m.Topic, Header: header, Data: m.Payload.Data}
-}
-
-// decode reads a NATS message; what its headers do not say has a default.
-func (b *bus) decode(topic string, m *nats.Msg) broker.Message {
-	out := broker.Message{Topic: topic, Payload: codec.Payload{Encoding: b.config.Encoding, Data: m.Data}}
-	name := m.Header.Get(headerEncoding)
-	for _, e := range []codec.Encoding{codec.EncodingBytes, codec.EncodingMsgpack, codec.EncodingJSON, codec.EncodingText} {
-		if name == e.String() {
-			out.Payload.Encoding = e
-		}
-	}
-	if id, err := uuid.Parse(m.Header.Get(headerPublisher)); err == nil {
-		out.Publisher = codec.ID(id)
-	}
-	if m.Header.Get(headerMode) == "lossy" {
-		out.Mode = codec.ModeLossy
-	}
-	return out
-}
-
-// lostAll tells the broker that every pattern may have missed messages.
-func (b *bus) lostAll() {
-	b.mu.Lock()
-	patterns := make([]string, 0, len(b.interests))
-	for p := range b.interests {
-		patterns = append(patterns, p)
-	}
-	b.mu.Unlock()
-	for _, p := range patterns {
-		b.sink.Lost(p)
-	}
-}
-
 // failed takes what the NATS client reports of a subscription.
 func (b *bus) failed(sub *nats.Subscription, err error) {
 	if sub == nil || !errors.Is(err, nats.ErrSlowConsumer) {
 		b.log.Warn("NATS reports an error", slog.Any("error", err))
 		return
 	}
-	pattern := strings.TrimPrefix(sub.Subject, b.config.Prefix)
-	b.log.Warn("messages from NATS were lost: the broker is too slow", slog.String("pattern", pattern))
-	b.sink.Lost(pattern)
+	group, subject := "", sub.Subject
+	if sub.Queue != "" {
+		group, _ = groupOf(sub.Queue)
+		subject = strings.TrimPrefix(subject, handOverSubject(group, ""))
+	}
+	pattern := strings.TrimPrefix(subject, b.config.Prefix)
+	b.log.Warn("messages from NATS were lost: the broker is too slow", slog.String("pattern", pattern), slog.String("group", group))
+	b.sink.Lost(pattern, group)
 }

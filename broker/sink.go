@@ -1,0 +1,54 @@
+package broker
+
+// sink is the broker as its bus sees it.
+type sink Broker
+
+// Sequence implements Sink. The bus may bring what no client of this broker could
+// have published.
+func (s *sink) Sequence(m Message) (Position, error) {
+	b := (*Broker)(s)
+	if err := b.checkPayload(m.Payload); err != nil {
+		b.counters.rejected.Add(1)
+		return Position{}, err
+	}
+	return b.sequence(m)
+}
+
+// Distribute implements Sink.
+func (s *sink) Distribute(group string, m Message) {
+	b := (*Broker)(s)
+	if b.checkPayload(m.Payload) != nil {
+		b.counters.rejected.Add(1)
+		return
+	}
+	b.distributeFromBus(group, m)
+}
+
+// Replied implements Sink.
+func (s *sink) Replied(address []byte, m Message) {
+	b := (*Broker)(s)
+	if b.checkPayload(m.Payload) != nil {
+		b.counters.rejected.Add(1)
+		return
+	}
+	b.requests.replied(address, m)
+}
+
+// NobodyThere implements Sink.
+func (s *sink) NobodyThere(address []byte) { s.requests.nobody(address, nobodyElsewhere) }
+
+// Lost implements Sink.
+func (s *sink) Lost(pattern, group string) {
+	if group != "" {
+		(*Broker)(s).groups.lost(pattern, group)
+		return
+	}
+	for _, sub := range s.router.exactly(nil, pattern) {
+		if sub.pool == nil {
+			sub.session.lost(sub)
+		}
+	}
+}
+
+// Now implements Sink.
+func (s *sink) Now() uint64 { return (*Broker)(s).now() }
