@@ -115,6 +115,12 @@ func (s *session) tearDown() error {
 			t.Stop()
 		}
 	}
+	var members []*groupMember
+	for _, sub := range s.subs {
+		if sub.member != nil && !sub.opening {
+			members = append(members, sub.member)
+		}
+	}
 	var last []byte
 	if control != nil && !control.gone {
 		for control.queue.len() > 0 {
@@ -123,6 +129,9 @@ func (s *session) tearDown() error {
 		last = codec.AppendEnd(last, e)
 	}
 	s.mu.Unlock()
+	for _, m := range members {
+		s.broker.groups.leave(m) // others need not wait for the farewell
+	}
 	if writing != nil {
 		// The writer may be within a write that the client does not take.
 		_ = writing.SetWriteDeadline(time.Now().Add(farewell))

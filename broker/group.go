@@ -15,6 +15,7 @@ import (
 // each of its members.
 type groups struct {
 	broker *Broker
+	turn   atomic.Uint64 // which of several pools is asked first
 
 	mu    sync.Mutex
 	pools map[poolKey]*pool // those with members; guarded by mu
@@ -199,8 +200,13 @@ func (b *Broker) distribute(subs []*subscription, batch []Record, deliveries []d
 // message that every filter withholds is done with.
 func (b *Broker) giveToOne(pools []*pool, x *parcel, headers codec.Headers) bool {
 	withheld := false
+	first := 0
+	if len(pools) > 1 {
+		first = int(b.groups.turn.Add(1) % uint64(len(pools)))
+	}
 	for _, wait := range []bool{false, true} {
-		for _, p := range pools {
+		for i := range pools {
+			p := pools[(first+i)%len(pools)]
 			switch {
 			case !p.filter.Match(headers):
 				withheld = true
