@@ -1,98 +1,71 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { abortable, onAbort, sleep } from "./abort.js";
-import { Backoff, type BackoffOptions } from "./backoff.js";
+import { Backoff } from "./backoff.js";
 import { parseCertificateHash } from "./certificate.js";
+import type {
+  BatchItem,
+  ClientEvents,
+  ClientState,
+  ConnectOptions,
+  MessageOptions,
+  PublishLossyOptions,
+  PublishOptions,
+} from "./client-options.js";
 import { Connection } from "./connection.js";
+import { type Deferred, deferred } from "./deferred.js";
 import { type Drops, noDrops } from "./drops.js";
-import { type CodeName, type TidewireError, fail, mapped } from "./errors.js";
-import type { NoticeFrame, Resume } from "./frames.js";
-import { MAX_AGENT } from "./limits.js";
-import { type Position, formatId } from "./message.js";
-import { type KnownEncoding, encodePayload } from "./payload.js";
+import { type TidewireError, fail, mapped } from "./errors.js";
+import {
+  FLAG_PRESENCE,
+  type NoticeFrame,
+  type Outgoing,
+  type Resume,
+} from "./frames.js";
+import { type Health, readHealth } from "./health.js";
+import { type HistoryOptions, type HistoryPage, checkHistory, fetchPage } from "./history.js";
+import { MAX_AGENT, MAX_KEY, MAX_LABEL, MAX_STATE } from "./limits.js";
+import { LiveMap, type MapOptions } from "./live-map.js";
+import { onWake } from "./liveness.js";
+import type { Position, Replier, Reply } from "./message.js";
+import { bad, checkLabel, checkNumber, headerList } from "./options.js";
+import { type KnownEncoding, type Payload, encodePayload } from "./payload.js";
+import { type Member, PresenceWatch, type WatchOptions, readMembers } from "./presence.js";
 import { Publisher } from "./publisher.js";
-import { type SubscribeOptions, Subscription } from "./subscription.js";
-import { checkNotSystem, checkTopic } from "./topics.js";
+import { writeReply } from "./request-frames.js";
+import { type RequestManyOptions, type RequestOptions, replies } from "./request.js";
+import {
+  type InternalOptions,
+  type SubscribeOptions,
+  Subscription,
+  type SubscriptionHost,
+} from "./subscription.js";
+import { TokenKeeper } from "./token.js";
+import { Topic } from "./topic.js";
+import { checkNotSystem, checkPattern, checkTopic } from "./topics.js";
 import { encodeUtf8 } from "./utf8.js";
 import type { TransportConstructor, TransportOptions } from "./transport.js";
-
-/** A token, or a function that is asked for one, for each connection attempt. */
-export type Token = string | (() => string | Promise<string>);
-
-/** Options of {@link connect}. */
-export interface ConnectOptions {
-  /**
-   * The token that the broker's authenticator wants. A function is asked for each
-   * connection attempt, and when the broker tells that the token expires.
-   */
-  token?: Token;
-  /**
-   * The SHA-256 of certificates to trust in place of a certificate authority, in
-   * base64, in hex with or without colons, or as 32 bytes. Browsers take this for
-   * ECDSA certificates that are valid for at most 14 days.
-   */
-  certificateHashes?: (string | Uint8Array)[];
-  /** The constructor to use in place of `globalThis.WebTransport`. */
-  webTransport?: TransportConstructor;
-  /** How long a connection attempt may take, in milliseconds; 10,000 by default. */
-  connectTimeout?: number;
-  /** Cancels the first connection attempt. It has no effect afterwards. */
-  signal?: AbortSignal;
-  /** How a lost connection is replaced; `false`: not at all. */
-  reconnect?: BackoffOptions | false;
-  /** Names the program in the broker's logs; at most 128 bytes. */
-  agent?: string;
-}
-
-/**
- * - `connecting`: an attempt is under way;
- * - `connected`;
- * - `disconnected`: the connection was lost, the next attempt comes after a wait;
- * - `closed`: for good, by {@link Client.close} or by a final error.
- */
-export type ClientState = "connecting" | "connected" | "disconnected" | "closed";
-
-/** What the event `state` tells. */
-export interface StateChange {
-  readonly state: ClientState;
-  /** Why, for `disconnected` and for `closed` by an error. */
-  readonly error: TidewireError | undefined;
-}
-
-/** What the event `notice` tells: the session will end (PROTOCOL.md §5.4). */
-export interface Notice {
-  /** The code with which it will end. */
-  readonly code: number;
-  /** The name of the code: `token_expired` or `shutting_down`. */
-  readonly codeName: CodeName;
-  /** What happened, for people. */
-  readonly reason: string;
-  /** When it will end, by the broker's clock, if known. */
-  readonly deadline: Date | undefined;
-}
-
-/** The events of a client: see {@link Client.on}. */
-export interface ClientEvents {
-  state: StateChange;
-  notice: Notice;
-}
-
-/** Options of {@link Client.publish}. */
-export interface PublishOptions {
-  /**
-   * By default bytes stay bytes, a string becomes text, and everything else
-   * MessagePack.
-   */
-  encoding?: KnownEncoding;
-  /** Stops waiting. A message that was sent already may be published all the same. */
-  signal?: AbortSignal;
-}
 
 const CONNECT_TIMEOUT = 10_000;
 /** A connection that stood this long was a good one: the backoff begins anew. */
 const STABLE_MS = 5000;
-/** A token is asked for at a random time within this, so that not all ask at once. */
-const TOKEN_JITTER_MS = 5000;
+const PING_AFTER = 5000;
+const PING_TIMEOUT = 5000;
+
+/** Checks what a message carries, and encodes its value. */
+function outgoing(value: unknown, lossy: boolean, o: MessageOptions): Outgoing {
+  const { key, ttl, retain, id } = o;
+  checkLabel("a key", key, MAX_KEY);
+  checkLabel("an id", id, MAX_LABEL);
+  if (ttl !== undefined) checkNumber("ttl", ttl, 1, Number.MAX_SAFE_INTEGER);
+  return { ...encodePayload(value, o.encoding), lossy, key, ttl, headers: headerList(o.headers), retain, id };
+}
+
+/** Throws unless a name is a topic that clients may use. */
+function checkUsable(topic: string): void {
+  checkTopic(topic);
+  checkNotSystem(topic);
+}
 
 /** A client of a broker, made by {@link connect}. It may be used in a Worker. */
 export class Client {
@@ -109,12 +82,18 @@ export class Client {
   readonly #backoff: Backoff;
   readonly #events = new EventTarget(); // it reports what listeners throw
   readonly #drops = noDrops();
-  readonly #publisher = new Publisher(this.#drops);
+  readonly #publisher: Publisher;
   readonly #subscriptions = new Set<Subscription>();
+  readonly #host: SubscriptionHost;
+  /** The topics that were entered, and the states there. */
+  readonly #presences = new Map<string, Payload>();
   readonly #lifetime = new AbortController(); // aborted when the client ends
 
   #state: ClientState = "connecting";
-  #token: Token | undefined;
+  #token: string | undefined;
+  #keeper: TokenKeeper | undefined; // of the connection
+  #next: Deferred<Connection> | undefined; // the connection that is waited for
+  #hurry = (): void => {}; // ends the wait for the next attempt
   #reason: TidewireError | undefined; // why the client has ended
   #connection: Connection | undefined; // while it stands or is tried
   #id = "";
@@ -126,7 +105,19 @@ export class Client {
     this.#url = url;
     this.#options = options;
     this.#token = options.token;
-    this.#backoff = new Backoff(options.reconnect || {});
+    const backoff = options.reconnect || {};
+    this.#backoff = new Backoff(backoff);
+    this.#publisher = new Publisher(this.#drops, options.offline ?? {});
+    this.#host = {
+      drops: this.#drops,
+      backoff,
+      reply: (to, value, o) => this.#reply(to, value, o),
+      open: (s) => this.#open(s),
+      ended: (s) => void this.#subscriptions.delete(s),
+    };
+    for (const ms of [options.pingAfter, options.pingTimeout]) {
+      if (ms !== undefined && !(ms > 0)) throw new TypeError("pingAfter and pingTimeout are above 0");
+    }
     const hashes = options.certificateHashes?.map((hash) => ({
       algorithm: "sha-256" as const,
       value: parseCertificateHash(hash),
@@ -163,8 +154,9 @@ export class Client {
 
   /**
    * Listens to an event: `state` when the state has changed, `notice` when the
-   * broker tells that the session will end. The function that it returns takes
-   * the listener away.
+   * broker tells that the session will end, `presence` when a topic could not be
+   * entered again after a reconnect. The function that it returns takes the listener
+   * away.
    */
   on<K extends keyof ClientEvents>(event: K, listener: (detail: ClientEvents[K]) => void): () => void {
     const f = (e: Event): void => listener((e as CustomEvent<ClientEvents[K]>).detail);
@@ -192,16 +184,25 @@ export class Client {
 
   /** Keeps the client connected until it ends; never rejects. */
   async #keep(connection: Connection): Promise<void> {
+    const asleep = onWake(() => {
+      this.#connection?.probe();
+      this.#hurry();
+    });
+    await this.#reconnect(connection);
+    asleep();
+  }
+
+  async #reconnect(connection: Connection): Promise<void> {
     for (;;) {
       const since = Date.now();
       let error = await connection.closed;
-      this.#publisher.disconnected();
+      this.#publisher.disconnected(error);
       if (Date.now() - since >= STABLE_MS) this.#backoff.reset();
       for (;;) {
         if (this.#reason) return;
         if (!this.#mayReturn(error)) return this.#end(error);
         this.#change("disconnected", error);
-        await sleep(this.#backoff.next(error.retry), this.#lifetime.signal);
+        await this.#pause(error);
         try {
           connection = await this.#attempt();
           break;
@@ -212,6 +213,17 @@ export class Client {
     }
   }
 
+  /** Waits before the next attempt; not for long when the page or the network is back. */
+  async #pause(error: TidewireError): Promise<void> {
+    const hurry = new AbortController();
+    const stop = onAbort(this.#lifetime.signal, () => hurry.abort());
+    // What the broker asked for is waited for all the same.
+    if (error.retry === undefined) this.#hurry = () => hurry.abort();
+    await sleep(this.#backoff.next(error.retry), hurry.signal);
+    this.#hurry = () => {};
+    stop();
+  }
+
   /** Whether another attempt can succeed where one ended so (PROTOCOL §11). */
   #mayReturn(error: TidewireError): boolean {
     if (this.#options.reconnect === false) return false;
@@ -219,7 +231,7 @@ export class Client {
       this.#resume = undefined;
       return true;
     }
-    if (error.codeName === "token_expired") return typeof this.#token === "function";
+    if (error.codeName === "token_expired") return this.#options.getToken !== undefined;
     return error.code >= 300 && error.codeName !== "unsupported";
   }
 
@@ -231,7 +243,12 @@ export class Client {
     let connection: Connection;
     try {
       const transport = new this.#construct(this.#url, this.#transportOptions);
-      connection = new Connection(transport, { drops: this.#drops, notice: (n) => this.#notice(n) });
+      connection = new Connection(transport, {
+        drops: this.#drops,
+        pingAfter: this.#options.pingAfter ?? PING_AFTER,
+        pingTimeout: this.#options.pingTimeout ?? PING_TIMEOUT,
+        notice: (n) => this.#notice(n),
+      });
     } catch (cause) {
       throw mapped("connect_failed", cause);
     }
@@ -244,16 +261,36 @@ export class Client {
     try {
       const { agent } = this.#options;
       const hello = { token, resume: this.#resume, agent };
-      const w = await connection.open(hello, this.#detached());
-      this.#id = formatId(w.client);
+      // What has a time in it waits for WELCOME, which says from when times count.
+      const early = this.#detached().filter((s) => !s.timed);
+      const w = await connection.open(hello, early);
+      this.#id = connection.id;
       this.#resume = { client: w.client, secret: w.secret };
+      if (this.#options.getToken) {
+        const backoff = this.#options.reconnect || {};
+        this.#keeper = new TokenKeeper(connection, () => this.#askToken(), backoff);
+        this.#keeper.expires(w.expires);
+      }
     } finally {
       clearTimeout(timer);
     }
     for (const s of this.#detached()) connection.subscribe(s);
+    for (const [topic, state] of this.#presences) void this.#enterAgain(connection, topic, state);
     this.#change("connected");
     this.#publisher.connected(connection);
+    this.#next?.resolve(connection);
+    this.#next = undefined;
     return connection;
+  }
+
+  /** The connection, now or as soon as there is one. */
+  async #connected(signal: AbortSignal | undefined): Promise<Connection> {
+    this.#orClosed();
+    const c = this.#connection;
+    if (this.#state === "connected" && c && !c.error) return c;
+    if (this.#options.offline?.refuse) throw fail("offline");
+    this.#next ??= deferred<Connection>();
+    return abortable(this.#next.promise, signal);
   }
 
   /** The subscriptions that have no stream. */
@@ -262,10 +299,10 @@ export class Client {
   }
 
   async #askToken(): Promise<string | undefined> {
-    const token = this.#token;
-    if (typeof token !== "function") return token;
+    const { getToken } = this.#options;
+    if (!getToken) return this.#token;
     try {
-      return await abortable((async () => token())(), this.#lifetime.signal);
+      return await abortable((async () => getToken())(), this.#lifetime.signal);
     } catch (cause) {
       throw this.#reason ?? mapped("connect_failed", cause);
     }
@@ -282,20 +319,26 @@ export class Client {
     const base = this.#connection?.base ?? 0;
     const deadline = n.deadline === undefined ? undefined : new Date(base + n.deadline);
     this.#emit("notice", { code, codeName, reason, deadline });
-    if (codeName === "token_expired" && typeof this.#token === "function") void this.#renew();
+    if (codeName === "token_expired") this.#keeper?.expired();
   }
 
-  /** Replaces the token that expires; never rejects. */
-  async #renew(): Promise<void> {
-    const connection = this.#connection;
-    await sleep(Math.random() * TOKEN_JITTER_MS, connection?.signal);
-    try {
-      const token = await this.#askToken();
-      if (token !== undefined) await connection?.auth(token);
-    } catch {
-      // The session ends when the token's time is over, and the next attempt asks
-      // for a token again, and tells why there is none.
-    }
+  #reply(...[to, value, o]: Parameters<Replier>): void {
+    const frame = writeReply(to, encodePayload(value, o.encoding), headerList(o.headers));
+    this.#connection?.control(frame);
+  }
+
+  /** Opens a stream for a subscription, if there is a connection. */
+  #open(s: Subscription): void {
+    if (s.detached && this.#state === "connected") this.#connection?.subscribe(s);
+  }
+
+  #subscribe<T>(pattern: string, o: SubscribeOptions, internal?: InternalOptions): Subscription<T> {
+    this.#orClosed();
+    const s = new Subscription<T>(this.#host, pattern, o, internal);
+    if (!s.detached) return s; // its signal was aborted already
+    this.#subscriptions.add(s);
+    this.#open(s);
+    return s;
   }
 
   /**
@@ -305,34 +348,43 @@ export class Client {
    * `closed`.
    */
   subscribe<T = unknown>(pattern: string, options: SubscribeOptions = {}): Subscription<T> {
-    this.#orClosed();
-    const host = {
-      drops: this.#drops,
-      ended: (s: Subscription) => void this.#subscriptions.delete(s),
-    };
-    const s = new Subscription<T>(host, pattern, options);
-    if (!s.detached) return s; // its signal was aborted already
-    this.#subscriptions.add(s);
-    if (this.#state === "connected") this.#connection?.subscribe(s);
-    return s;
+    return this.#subscribe<T>(pattern, options);
   }
 
   /**
    * Publishes a message and waits until the broker's bus has sequenced it, which
    * does not mean that it was delivered. Messages to one topic keep their order.
-   * While there is no connection it waits for one.
+   * While there is no connection it waits for one, within {@link
+   * ConnectOptions.offline}. What has no answer when a connection is lost is published
+   * again, once, if the client comes back under its id or if the message has an `id`.
    *
    * Rejects with the TidewireError of the broker's refusal, with `connection_lost`
-   * if the connection was lost before the answer (the message may have been
-   * published or not), with `invalid_topic`, `system_topic`, `payload_too_large`,
-   * `aborted` or `closed`; with `rate_limited` if more than 16 MiB wait; with a
-   * TypeError for a value that cannot be encoded.
+   * if the connection was lost before the answer and the message cannot be published
+   * again (it may have been published or not), with `duplicate` if it was published
+   * before and the broker does not know where, with `invalid_topic`, `system_topic`,
+   * `invalid_option`, `payload_too_large`, `queue_full`, `offline`, `aborted` or
+   * `closed`; with a TypeError for a value that cannot be encoded.
    */
   async publish(topic: string, value: unknown, options: PublishOptions = {}): Promise<Position> {
-    checkTopic(topic);
-    checkNotSystem(topic);
+    const { signal } = options;
+    const [position] = await this.publishBatch(topic, [{ ...options, value }], { ...(signal && { signal }) });
+    return position as Position;
+  }
+
+  /**
+   * Publishes messages to one topic, one behind the other, which is one write and one
+   * answer. Resolves with their positions; rejects as {@link publish} does, with the
+   * first refusal, when others may have been published.
+   */
+  async publishBatch(
+    topic: string,
+    items: readonly BatchItem[],
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Position[]> {
+    checkUsable(topic);
     this.#orClosed();
-    return this.#publisher.publish(topic, encodePayload(value, options.encoding), options.signal);
+    const messages = items.map((item) => outgoing(item.value, false, item));
+    return this.#publisher.publish(topic, messages, options.signal);
   }
 
   /**
@@ -340,21 +392,178 @@ export class Client {
    * fits into one, and may be lost; without a connection it is dropped. The drops
    * of this side are counted in {@link drops}.
    *
-   * Throws `invalid_topic`, `system_topic` or `closed`, or a TypeError for a value
-   * that cannot be encoded; never because of a loss.
+   * Throws `invalid_topic`, `system_topic`, `invalid_option` or `closed`, or a
+   * TypeError for a value that cannot be encoded; never because of a loss.
    */
-  publishLossy(topic: string, value: unknown, options: { encoding?: KnownEncoding } = {}): void {
-    checkTopic(topic);
-    checkNotSystem(topic);
+  publishLossy(topic: string, value: unknown, options: PublishLossyOptions = {}): void {
+    checkUsable(topic);
     this.#orClosed();
-    this.#publisher.lossy(topic, encodePayload(value, options.encoding));
+    if ("retain" in options || "id" in options) throw bad("a lossy message has no retain and no id");
+    this.#publisher.lossy(topic, outgoing(value, true, options));
+  }
+
+  /** Returns the same methods for one topic whose messages are of type `T`. */
+  topic<T = unknown>(name: string): Topic<T> {
+    checkUsable(name);
+    return new Topic<T>(this, name);
+  }
+
+  /**
+   * Fetches a page of a topic's history, without a subscription. Rejects with the
+   * broker's refusal (`subscribe_denied`, `not_offered`, …), with `invalid_topic`,
+   * `system_topic`, `invalid_option`, `connection_lost`, `aborted`, `offline` or
+   * `closed`.
+   */
+  async history<T = unknown>(topic: string, options: HistoryOptions = {}): Promise<HistoryPage<T>> {
+    checkUsable(topic);
+    checkHistory(options);
+    const c = await this.#connected(options.signal);
+    return fetchPage<T>(c, topic, options, this.#host.reply);
+  }
+
+  /**
+   * Opens a live map: the last values of a topic, by key. Throws as {@link subscribe}
+   * does.
+   */
+  map<T = unknown>(topic: string, options: MapOptions = {}): LiveMap<T> {
+    checkUsable(topic);
+    const { priority, signal } = options;
+    const o: SubscribeOptions = { class: "latest" };
+    if (priority !== undefined) o.priority = priority;
+    if (signal) o.signal = signal;
+    return new LiveMap<T>(this.#subscribe<T>(topic, o, { fresh: true }), options);
+  }
+
+  /**
+   * Asks for one reply to a message. Rejects with `no_responders`, at once, if nobody
+   * is subscribed to the topic, with `request_timeout`, with the broker's refusal, or
+   * as {@link publish} does. A request is never sent twice.
+   */
+  async request<T = unknown>(
+    topic: string,
+    value: unknown,
+    options: RequestOptions = {},
+  ): Promise<Reply<T>> {
+    for await (const reply of this.requestMany<T>(topic, value, { ...options, max: 1 })) return reply;
+    throw fail("request_timeout"); // not reached: without a reply there is an error
+  }
+
+  /**
+   * Asks for many replies: an async iterable of them, which ends when there are `max`
+   * of them. When the time is over it throws `request_timeout`; what came before was
+   * yielded. Leaving the loop cancels the request.
+   */
+  requestMany<T = unknown>(
+    topic: string,
+    value: unknown,
+    options: RequestManyOptions = {},
+  ): AsyncIterable<Reply<T>> {
+    checkUsable(topic);
+    this.#orClosed();
+    return replies<T>((signal) => this.#connected(signal), topic, value, options);
+  }
+
+  /**
+   * Enters a topic: this client is present in it, with a state of at most 1 KiB once
+   * encoded, until it leaves or ends. To enter again changes the state. After a
+   * reconnect it is entered again; if that is refused the event `presence` tells.
+   * Rejects with the broker's refusal, or as {@link history} does.
+   */
+  async enter(
+    topic: string,
+    state: unknown,
+    options: { encoding?: KnownEncoding; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    checkUsable(topic);
+    const payload = encodePayload(state, options.encoding);
+    if (payload.data.length > MAX_STATE) throw fail("payload_too_large", `the limit is ${MAX_STATE}`);
+    for (;;) {
+      const c = await this.#connected(options.signal);
+      try {
+        await abortable(c.presence(topic, payload), options.signal);
+        this.#presences.set(topic, payload);
+        return;
+      } catch (e) {
+        if ((e as TidewireError).codeName !== "connection_lost") throw e;
+      }
+    }
+  }
+
+  /** Enters a topic again on a new connection; never rejects. */
+  async #enterAgain(c: Connection, topic: string, state: Payload): Promise<void> {
+    try {
+      await c.presence(topic, state);
+    } catch (e) {
+      const error = e as TidewireError;
+      if (c.error || this.#presences.get(topic) !== state) return;
+      this.#presences.delete(topic);
+      this.#emit("presence", { topic, error });
+    }
+  }
+
+  /** Leaves a topic. Rejects with the broker's refusal, or with `closed`. */
+  async leave(topic: string): Promise<void> {
+    checkUsable(topic);
+    this.#orClosed();
+    this.#presences.delete(topic);
+    // Without a connection it has left when the broker's grace is over.
+    if (this.#state !== "connected") return;
+    await this.#connection?.presence(topic, undefined).catch((e: TidewireError) => {
+      if (e.codeName !== "connection_lost") throw e;
+    });
+  }
+
+  /** Returns who is present in a topic. Rejects as {@link history} does. */
+  async presence<S = unknown>(
+    topic: string,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Member<S>[]> {
+    checkUsable(topic);
+    return readMembers(this.#presence<S>(topic, options));
+  }
+
+  /** Watches who is present in the topics of a pattern. Throws as {@link subscribe} does. */
+  watchPresence<S = unknown>(pattern: string, options: WatchOptions = {}): PresenceWatch<S> {
+    return new PresenceWatch<S>(this.#presence<S>(pattern, options), async (p) => {
+      const counts = await (await this.#connected(undefined)).count(p);
+      return counts.more ? undefined : counts.topics;
+    });
+  }
+
+  #presence<S>(pattern: string, { signal }: WatchOptions): Subscription<S> {
+    const o: SubscribeOptions = signal ? { class: "latest", signal } : { class: "latest" };
+    return this.#subscribe<S>(pattern, o, { fresh: true, flags: FLAG_PRESENCE });
+  }
+
+  /**
+   * Returns how many sessions are present in the topics of a pattern, by topic, of at
+   * most 1,024 topics. Rejects as {@link history} does.
+   */
+  async presenceCount(
+    pattern: string,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Map<string, number>> {
+    checkPattern(pattern);
+    checkNotSystem(pattern);
+    const c = await this.#connected(options.signal);
+    return new Map((await abortable(c.count(pattern), options.signal)).topics);
+  }
+
+  /**
+   * Returns how the connection and the subscriptions stand. Rejects as {@link history}
+   * does.
+   */
+  async health(options: { signal?: AbortSignal } = {}): Promise<Health> {
+    const c = await this.#connected(options.signal);
+    return abortable(readHealth(c, this.#subscriptions), options.signal);
   }
 
   /**
    * Replaces the token in place. The new one must be of the same principal.
    * Subscriptions and publications that it does not permit end with
-   * `permission_revoked`. Later attempts to connect use it, unless the token is a
-   * function, which is asked then; without a connection nothing else happens.
+   * `permission_revoked`. Later attempts to connect use it, unless there is
+   * {@link ConnectOptions.getToken}, which is asked then; without a connection nothing
+   * else happens.
    *
    * Rejects with the broker's refusal, after which the old token stays in force;
    * with `connection_lost`, `aborted` or `closed`.
@@ -362,9 +571,10 @@ export class Client {
   async auth(token: string, options: { signal?: AbortSignal } = {}): Promise<void> {
     this.#orClosed();
     if (this.#state === "connected" && this.#connection) {
-      await abortable(this.#connection.auth(token), options.signal);
+      const expires = await abortable(this.#connection.auth(token), options.signal);
+      this.#keeper?.expires(expires);
     }
-    if (typeof this.#token !== "function") this.#token = token;
+    this.#token = token;
   }
 
   #orClosed(): void {
@@ -397,5 +607,6 @@ export class Client {
     this.#lifetime.abort();
     for (const s of this.#subscriptions) s.end(error, error === undefined);
     this.#publisher.close(this.#reason);
+    this.#next?.reject(this.#reason);
   }
 }

@@ -1,4 +1,4 @@
-import { sleep } from "./abort.js";
+import { onAbort, sleep } from "./abort.js";
 import { DatagramRouter, DatagramSender } from "./datagrams.js";
 import { deferred } from "./deferred.js";
 import type { Drops } from "./drops.js";
@@ -8,6 +8,7 @@ import { readFrames } from "./frame-stream.js";
 import * as Type from "./frame-types.js";
 import {
   CAP_DATAGRAMS,
+  type End,
   type Hello,
   type NoticeFrame,
   type Outgoing,
@@ -26,12 +27,40 @@ import {
   writeHello,
   writePublish,
 } from "./frames.js";
-import { DEFAULT_PAYLOAD, FRAME_OVERHEAD, MAX_EARLY_STREAMS, MAX_FIRST_FRAME } from "./limits.js";
-import type { Position } from "./message.js";
 import { Gate } from "./gate.js";
+import {
+  DEFAULT_PAYLOAD,
+  FRAME_OVERHEAD,
+  MAX_EARLY_STREAMS,
+  MAX_FIRST_FRAME,
+  MAX_PAGES,
+} from "./limits.js";
+import { Liveness } from "./liveness.js";
+import { type Position, formatId } from "./message.js";
+import type { Payload } from "./payload.js";
+import {
+  type Counts,
+  type Pong,
+  type Request,
+  type Response,
+  parseCounts,
+  parseDone,
+  parsePong,
+  parseResponse,
+  writeCancel,
+  writeCount,
+  writePing,
+  writePresence,
+  writeRequest,
+} from "./request-frames.js";
 import { StreamWriter } from "./stream-writer.js";
 import { type StreamOwner, SubscriptionStream } from "./subscription-stream.js";
-import type { Transport, TransportCloseInfo, TransportStream } from "./transport.js";
+import type {
+  Transport,
+  TransportCloseInfo,
+  TransportStats,
+  TransportStream,
+} from "./transport.js";
 
 /** How long the end of the control stream and that of the transport may be apart. */
 const SETTLE_MS = 250;
@@ -45,17 +74,22 @@ const MAX_INCOMING_DATAGRAMS = 256;
 const MAX_CONTROL_BACKLOG = 256 << 10;
 
 /** A request of the control stream that waits for its answer. */
-interface Request {
+interface Pending {
   /** The type of the frame that answers it; NACK answers all. */
   readonly type: number;
-  /** AUTHENTICATED gives no position; 0 stands in its place. */
-  resolve(p: Position): void;
+  /** Takes what the answer says. */
+  resolve(answer: unknown): void;
   reject(error: TidewireError): void;
+  /** Takes what comes before the answer. */
+  readonly each: ((r: Response) => void) | undefined;
 }
 
 /** What a connection needs of its client. */
 export interface ConnectionHost {
   readonly drops: Drops;
+  /** After so many milliseconds of silence it asks, and waits for as many. */
+  readonly pingAfter: number;
+  readonly pingTimeout: number;
   notice(n: NoticeFrame): void;
 }
 
@@ -66,15 +100,19 @@ export interface ConnectionHost {
  */
 export class Connection {
   readonly router: DatagramRouter;
+  /** Lets so many pages of history through as the broker takes at a time. */
+  readonly pages = new Gate(MAX_PAGES);
 
   readonly #transport: Transport;
   readonly #host: ConnectionHost;
   readonly #lifetime = new AbortController();
-  readonly #requests = new Map<number, Request>();
+  readonly #requests = new Map<number, Pending>();
   readonly #streams = new Map<number, SubscriptionStream>();
   readonly #welcomed = deferred<Welcome>();
   readonly #closed = deferred<TidewireError>();
   #welcome: Welcome | undefined;
+  #id = "";
+  #liveness: Liveness | undefined;
   #error: TidewireError | undefined;
   #closing = false;
   #control: StreamWriter | undefined;
@@ -113,6 +151,17 @@ export class Connection {
   /** The base of the broker's times; known once WELCOME has come. */
   get base(): number {
     return this.#welcome?.base ?? 0;
+  }
+
+  /** The client id, once WELCOME has come. */
+  get id(): string {
+    return this.#id;
+  }
+
+  /** Whether an id is that of this client. */
+  isOwn(publisher: Uint8Array | undefined): boolean {
+    const own = this.#welcome?.client;
+    return own !== undefined && publisher !== undefined && own.every((b, i) => b === publisher[i]);
   }
 
   /** The most bytes of a frame's body, on streams of subscriptions and publications. */
@@ -162,17 +211,17 @@ export class Connection {
 
   /**
    * Opens a stream, lets `opened` write to it, and hands the frames that come to
-   * `frame`, until the stream ends. It resolves with why: the error of the
-   * broker's END, whose code may be 0, or the fault that was found; undefined if
-   * it ended with the connection. Never rejects.
+   * `frame`, until the stream ends. It resolves with why: the broker's END, whose
+   * code may be 0, or the fault that was found; undefined if it ended with the
+   * connection. Never rejects.
    */
   async runStream(
     opened: (writer: StreamWriter) => void,
     frame: (f: Frame) => void,
-  ): Promise<TidewireError | undefined> {
+  ): Promise<End | undefined> {
     let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
     let writer: StreamWriter | undefined;
-    let end: TidewireError | undefined;
+    let end: End | undefined;
     let answered = false;
     await this.#opening.enter();
     try {
@@ -189,11 +238,12 @@ export class Connection {
         (f) => {
           if (!answered) this.#opening.leave();
           answered = true;
-          if (f.type === Type.END) end ??= parseEnd(f).error;
+          if (f.type === Type.END) end ??= parseEnd(f);
           else if (!end) frame(f);
         },
+        () => this.#liveness?.heard(),
       );
-      return end ?? fail("protocol_violation", "no END");
+      return end ?? failed(fail("protocol_violation", "no END"));
     } catch (cause) {
       if (end) return end;
       if (!(cause instanceof TidewireError)) {
@@ -201,7 +251,7 @@ export class Connection {
         // was reset, of which STREAM_END tells.
         await sleep(RESET_MS, this.signal);
       }
-      return this.#error ? undefined : mapped("connection_lost", cause);
+      return this.#error ? undefined : failed(mapped("connection_lost", cause));
     } finally {
       if (!answered) this.#opening.leave();
       void writer?.close();
@@ -223,24 +273,71 @@ export class Connection {
   }
 
   /**
-   * Publishes one message on the control stream. Rejects with the NACK, or with
-   * `connection_lost` if the connection ends before the answer, when it is unknown
-   * whether the message was published.
+   * Publishes one message on the control stream; `order` is its sequence in its
+   * topic. Rejects with the NACK, or with `connection_lost` if the connection ends
+   * before the answer, when it is unknown whether the message was published.
    */
-  publish(topic: string, m: Outgoing): Promise<Position> {
-    return this.#request(Type.ACK, (sequence) => writePublish(sequence, topic, m));
+  publish(topic: string, m: Outgoing, order: number): Promise<Position> {
+    return this.#request(Type.ACK, (sequence) => writePublish(sequence, topic, m, order));
   }
 
-  /** Replaces the token (PROTOCOL §5.3); rejects as publish does. */
-  async auth(token: string): Promise<void> {
-    await this.#request(Type.AUTHENTICATED, (number) => writeAuth(number, token));
+  /** Replaces the token (PROTOCOL §5.3); rejects as publish does. Resolves with its expiry. */
+  auth(token: string): Promise<number | undefined> {
+    return this.#request(Type.AUTHENTICATED, (number) => writeAuth(number, token));
   }
 
-  #request(type: number, frame: (sequence: number) => Uint8Array): Promise<Position> {
+  /** Enters a topic with a state, or leaves it (PROTOCOL §7.8); rejects as publish does. */
+  presence(topic: string, state: Payload | undefined): Promise<Position> {
+    return this.#request(Type.ACK, (number) => writePresence(number, topic, state));
+  }
+
+  /** Asks how many sessions are present in topics. */
+  count(pattern: string): Promise<Counts> {
+    return this.#request(Type.COUNTS, (number) => writeCount(number, pattern));
+  }
+
+  /** Asks for a sign of life, and how the subscriptions stand. */
+  ping(subscriptions: boolean): Promise<Pong> {
+    return this.#request(Type.PONG, (number) => writePing(number, subscriptions));
+  }
+
+  /**
+   * Sends a request (PROTOCOL §7.7), and hands out the replies. Resolves when there
+   * were as many as were asked for; rejects with the reason of another end. The signal
+   * cancels it.
+   */
+  async request(r: Request, each: (r: Response) => void, signal: AbortSignal): Promise<void> {
+    const number = this.#lastRequest + 1;
+    const done = this.#request<void>(Type.DONE, (n) => writeRequest(n, r), each);
+    const stop = onAbort(signal, () => {
+      if (this.#requests.delete(number)) this.control(writeCancel(number));
+    });
+    await done.finally(stop);
+  }
+
+  /** Asks at once whether the other side is there: the page may have been away. */
+  probe(): void {
+    this.#liveness?.probe();
+  }
+
+  /** What the browser knows of the transport; undefined where it does not tell. */
+  async transportStats(): Promise<TransportStats | undefined> {
+    try {
+      return await this.#transport.getStats?.();
+    } catch {
+      return undefined; // some have the method, and no more
+    }
+  }
+
+  #request<T>(
+    type: number,
+    frame: (sequence: number) => Uint8Array,
+    each?: (r: Response) => void,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#error) return reject(unanswered(this.#error));
       const sequence = ++this.#lastRequest;
-      this.#requests.set(sequence, { type, resolve, reject });
+      this.#requests.set(sequence, { type, resolve: resolve as (v: unknown) => void, reject, each });
       this.control(frame(sequence));
     });
   }
@@ -263,8 +360,9 @@ export class Connection {
     );
     const control = readFrames(
       reader,
-      () => MAX_FIRST_FRAME + (this.#welcome?.limits.payload ?? 0),
+      () => MAX_FIRST_FRAME + (this.#welcome ? FRAME_OVERHEAD + this.#welcome.limits.payload : 0),
       (f) => this.#frame(f),
+      () => this.#liveness?.heard(),
     ).catch((e: unknown) => {
       if (e instanceof TidewireError) this.fail(e);
       cause ??= e;
@@ -301,8 +399,28 @@ export class Connection {
         return this.#answer(sequence, f.type).resolve({ epoch, offset });
       }
       case Type.AUTHENTICATED: {
-        const { number } = parseAuthenticated(f);
-        return this.#answer(number, f.type).resolve({ epoch: 0, offset: 0 });
+        const { number, expires } = parseAuthenticated(f);
+        return this.#answer(number, f.type).resolve(expires);
+      }
+      case Type.PONG: {
+        const pong = parsePong(f);
+        return this.#answer(pong.number, f.type).resolve(pong);
+      }
+      case Type.COUNTS: {
+        const counts = parseCounts(f);
+        return this.#answer(counts.number, f.type).resolve(counts);
+      }
+      // What was cancelled may still be answered.
+      case Type.RESPONSE: {
+        const r = parseResponse(f);
+        return this.#requests.get(r.number)?.each?.(r);
+      }
+      case Type.DONE: {
+        const { number, error } = parseDone(f);
+        const request = this.#requests.get(number);
+        if (request?.type !== f.type) return;
+        this.#requests.delete(number);
+        return error.code ? request.reject(error) : request.resolve(undefined);
       }
       case Type.NACK: {
         const n = parseNack(f);
@@ -324,6 +442,11 @@ export class Connection {
       throw fail("unsupported_version", `version ${w.version}`);
     }
     this.#welcome = w;
+    this.#id = formatId(w.client);
+    this.#liveness = new Liveness(this.#host.pingAfter, this.#host.pingTimeout, {
+      ask: () => void this.ping(false).catch(() => {}),
+      lost: () => this.fail(fail("connection_lost", "nothing comes any more")),
+    });
     const { datagrams } = this.#transport;
     if (datagrams && w.capabilities & CAP_DATAGRAMS) {
       const writable = datagrams.writable ?? datagrams.createWritable?.();
@@ -332,9 +455,11 @@ export class Connection {
     this.#welcomed.resolve(w);
   }
 
-  #answer(sequence: number, type?: number): Request {
+  #answer(sequence: number, type?: number): Pending {
     const request = this.#requests.get(sequence);
-    if (!request || (type ?? request.type) !== request.type) throw fail("protocol_violation", `answer to ${sequence}`);
+    if (!request || (type ?? request.type) !== request.type) {
+      throw fail("protocol_violation", `answer to ${sequence}`);
+    }
     this.#requests.delete(sequence);
     return request;
   }
@@ -344,6 +469,7 @@ export class Connection {
       for (;;) {
         const { done, value } = await reader.read();
         if (done || this.#error) return;
+        this.#liveness?.heard();
         this.router.dispatch(value);
       }
     } catch {
@@ -369,6 +495,7 @@ export class Connection {
     if (this.#error) return;
     if (this.#closing) error = fail("closed"); // however the broker answers
     this.#error = error;
+    this.#liveness?.stop();
     this.#welcomed.reject(error);
     this.#closed.resolve(error);
     this.#lifetime.abort();
@@ -385,6 +512,11 @@ export class Connection {
       // It was closed already.
     }
   }
+}
+
+/** The end of a stream by a fault. */
+function failed(error: TidewireError): End {
+  return { error, epoch: undefined, offset: undefined };
 }
 
 /** The error of a request whose connection ended before its answer came. */

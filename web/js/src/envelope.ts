@@ -21,6 +21,11 @@ export function writeFrame(...fields: Field[]): Uint8Array {
   return b.subarray(start);
 }
 
+/** Writes a frame without the nil fields at its end (PROTOCOL §2.1). */
+export function writeShort(...fields: Field[]): Uint8Array {
+  return writeFrame(...fields.slice(0, fields.findLastIndex((f) => f !== undefined) + 1));
+}
+
 function malformed(reason: string): TidewireError {
   return fail("malformed_frame", reason);
 }
@@ -31,7 +36,7 @@ function misfit(kind: string): TidewireError {
 }
 
 /** Reads the values of a frame, or of a list in it, in order. */
-class FieldReader {
+export class FieldReader {
   readonly #values: readonly unknown[];
   #at = 0;
 

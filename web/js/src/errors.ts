@@ -3,7 +3,7 @@
 
 /** The names of the codes: those of 0, 1, …, then those of 100, 101, … */
 const names = [
-  ["ok", "replaced"],
+  ["ok", "replaced", "duplicate"],
   [
     "protocol_violation",
     "frame_too_large",
@@ -18,6 +18,7 @@ const names = [
     "credit_exceeded",
     "payload_too_large",
     "invalid_option",
+    "not_offered",
   ],
   [
     "unauthorized",
@@ -37,9 +38,27 @@ const names = [
     "slow_subscriber",
     "stream_timeout",
     "hello_timeout",
+    "too_many_requests",
+    "too_many_presences",
   ],
-  ["shutting_down", "internal", "bus_unavailable", "overloaded"],
-  ["connection_lost", "connect_timeout", "connect_failed", "unsupported", "closed", "aborted"],
+  [
+    "shutting_down",
+    "internal",
+    "bus_unavailable",
+    "overloaded",
+    "no_responders",
+    "request_timeout",
+  ],
+  [
+    "connection_lost",
+    "connect_timeout",
+    "connect_failed",
+    "unsupported",
+    "closed",
+    "aborted",
+    "queue_full",
+    "offline",
+  ],
 ] as const;
 
 /** The name of a code that this version knows. */

@@ -1,7 +1,7 @@
 // The frames of PROTOCOL §5 to §8 as this side needs them: written if the client
 // sends them, parsed if the broker does. A field that is nil is undefined here.
 
-import { type Frame, writeFrame } from "./envelope.js";
+import { type Field, type FieldReader, type Frame, writeFrame, writeShort } from "./envelope.js";
 import { type TidewireError, fail, remote } from "./errors.js";
 import * as Type from "./frame-types.js";
 import {
@@ -9,10 +9,15 @@ import {
   MAX_ACK_BATCH,
   MAX_AGENT,
   MAX_EPOCH,
+  MAX_FIRST_FRAME,
+  MAX_HEADERS,
+  MAX_KEY,
   MAX_REASON,
+  MAX_REPLY,
   MAX_SECRET,
   MAX_TOPIC,
 } from "./limits.js";
+import { checkHeaders, checkLabel } from "./options.js";
 import { checkTopic } from "./topics.js";
 
 /** The version of the protocol that this client speaks. */
@@ -61,15 +66,44 @@ export function writeFlow(subscription: number, limit: number, offset?: number):
   return writeFrame(Type.FLOW, subscription, limit, offset);
 }
 
-/** SUBSCRIBE (PROTOCOL §6.1). `credit` is in bytes, at least 1. */
-export function writeSubscribe(
-  number: number,
-  pattern: string,
-  cls: number,
-  priority: number,
-  credit: number,
-): Uint8Array {
-  return writeFrame(Type.SUBSCRIBE, number, pattern, cls, priority, credit);
+/** SUBSCRIBE (PROTOCOL §6.1). */
+export interface Subscribe {
+  readonly number: number;
+  readonly pattern: string;
+  readonly class: number;
+  readonly priority: number;
+  /** In bytes, at least 1. */
+  readonly credit: number;
+  readonly from?: Field;
+  /** A sum of the FLAG_ constants. */
+  readonly flags?: number;
+  readonly filter?: Field;
+  readonly group?: string | undefined;
+}
+
+/** The flags of SUBSCRIBE. */
+export const FLAG_NO_ECHO = 1;
+export const FLAG_NO_RETAINED = 2;
+export const FLAG_PRESENCE = 4;
+
+export function writeSubscribe(s: Subscribe): Uint8Array {
+  const { flags, filter, group } = s;
+  const options = flags || filter || group ? [flags || undefined, filter, group] : undefined;
+  return writeShort(
+    Type.SUBSCRIBE,
+    s.number,
+    s.pattern,
+    s.class,
+    s.priority,
+    s.credit,
+    s.from,
+    options,
+  );
+}
+
+/** PRIORITY (PROTOCOL §5.8). */
+export function writePriority(subscription: number, priority: number): Uint8Array {
+  return writeFrame(Type.PRIORITY, subscription, priority);
 }
 
 /** PUBLICATION (PROTOCOL §7.1). */
@@ -86,18 +120,44 @@ export interface Outgoing {
   readonly lossy: boolean;
   readonly encoding: number;
   readonly data: Uint8Array;
+  readonly key?: string | undefined;
+  /** Milliseconds, at least 1. */
+  readonly ttl?: number | undefined;
+  /** Names and values in turn. */
+  readonly headers?: readonly string[] | undefined;
+  readonly retain?: boolean | undefined;
+  /** The idempotency key. */
+  readonly id?: string | undefined;
 }
 
 /**
  * PUBLISH (PROTOCOL §7.2). `topic` is undefined on a publication stream;
- * `sequence` 0 asks for no answer.
+ * `sequence` 0 asks for no answer. `order` is the publisher's sequence, on the
+ * control stream.
  */
 export function writePublish(
   sequence: number,
   topic: string | undefined,
   m: Outgoing,
+  order?: number,
 ): Uint8Array {
-  return writeFrame(Type.PUBLISH, sequence, topic, m.lossy ? 1 : 0, m.encoding, m.data);
+  const { key, ttl, headers, id } = m;
+  const mode = m.lossy ? 1 : 0;
+  const retain = m.retain ? 1 : undefined;
+  return writeShort(
+    Type.PUBLISH,
+    sequence,
+    topic,
+    mode,
+    m.encoding,
+    m.data,
+    key,
+    ttl,
+    headers,
+    retain,
+    id,
+    order,
+  );
 }
 
 // Parsed by the client. The type of the frame has been checked by the caller.
@@ -199,24 +259,61 @@ function topicNumber(v: number): number {
   return v;
 }
 
-/** SUBSCRIBED (PROTOCOL §6.2); topic is 0 for a pattern that is not exact. */
-export interface Subscribed {
+const MAX_CLASS = 3;
+
+/** What SUBSCRIBED and TOPIC tell of a topic. */
+export interface Announcement {
   readonly topic: number;
   readonly epoch: number;
+  /** The last offset before the first message that follows. */
   readonly offset: number;
+  /** The topic's last offset then; undefined: the same as `offset`. */
+  readonly last: number | undefined;
+  /** The class in force; undefined: that of SUBSCRIBE. */
+  readonly class: number | undefined;
+}
+
+/** SUBSCRIBED (PROTOCOL §6.2); topic is 0 for a pattern that is not exact. */
+export interface Subscribed extends Announcement {
+  /** When the subscription began. */
+  readonly time: number | undefined;
+}
+
+/** Throws unless `last` fits to the rest. */
+function checkAnnouncement(a: Announcement): void {
+  if (a.last !== undefined && (a.topic === 0 || a.last < a.offset)) {
+    throw fail("malformed_frame", "a last offset before the first, or of no topic");
+  }
+}
+
+function optionalClass(f: Frame): number | undefined {
+  return f.absent() ? undefined : f.uint(MAX_CLASS);
 }
 
 export function parseSubscribed(f: Frame): Subscribed {
-  if (f.absent()) return { topic: 0, epoch: 0, offset: 0 };
-  return { topic: topicNumber(f.uint()), epoch: f.uint(MAX_EPOCH - 1), offset: f.uint() };
+  let [topic, epoch, offset] = [0, 0, 0];
+  if (!f.absent()) {
+    topic = topicNumber(f.uint());
+    epoch = f.uint(MAX_EPOCH - 1);
+    offset = f.uint();
+  } else if ((f.optional() ?? f.optional()) !== undefined) {
+    throw fail("malformed_frame", "a position of no topic");
+  }
+  const s = {
+    topic,
+    epoch,
+    offset,
+    last: f.optional(),
+    time: f.optional(),
+    class: optionalClass(f),
+  };
+  checkAnnouncement(s);
+  return s;
 }
 
 /** TOPIC (PROTOCOL §6.3). */
-export interface TopicFrame {
-  readonly topic: number;
+export interface TopicFrame extends Announcement {
   readonly name: string;
-  readonly epoch: number;
-  readonly offset: number;
 }
 
 export function parseTopic(f: Frame): TopicFrame {
@@ -225,9 +322,31 @@ export function parseTopic(f: Frame): TopicFrame {
     name: f.text(MAX_TOPIC),
     epoch: f.uint(MAX_EPOCH - 1),
     offset: f.uint(),
+    last: f.optional(),
+    class: optionalClass(f),
   };
+  checkAnnouncement(t);
   checkTopic(t.name);
   return t;
+}
+
+/** Reads headers: names and values in turn (PROTOCOL §4.7). */
+export function parseHeaders(f: FieldReader): readonly string[] {
+  if (f.absent()) return [];
+  const l = f.list(2 * MAX_HEADERS);
+  const headers: string[] = [];
+  if (l.length % 2) throw fail("malformed_frame", "a header without a value");
+  while (headers.length < l.length) headers.push(l.text(MAX_FIRST_FRAME));
+  checkHeaders(headers);
+  return headers;
+}
+
+/** Reads a text of 1 to `limit` bytes, or "" if it is absent. */
+export function parseLabel(f: FieldReader, what: string, limit: number): string {
+  if (f.absent()) return "";
+  const s = f.text(MAX_FIRST_FRAME);
+  checkLabel(what, s, limit);
+  return s;
 }
 
 /** MESSAGE (PROTOCOL §6.5). */
@@ -241,6 +360,14 @@ export interface MessageFrame {
   readonly publisher: Uint8Array | undefined;
   /** Undefined on a reliable message. */
   readonly reliable: number | undefined;
+  /** "": none. */
+  readonly key: string;
+  readonly expires: number | undefined;
+  /** Names and values in turn. */
+  readonly headers: readonly string[];
+  /** On a request, where to send replies. */
+  readonly reply: Uint8Array | undefined;
+  readonly retain: boolean;
 }
 
 export function parseMessage(f: Frame): MessageFrame {
@@ -253,6 +380,12 @@ export function parseMessage(f: Frame): MessageFrame {
     data: f.bytes(),
     publisher: f.optionalId(),
     reliable: f.optional(),
+    key: parseLabel(f, "a key", MAX_KEY),
+    expires: f.optional(),
+    headers: parseHeaders(f),
+    // Between them the content encoding, which nobody sends.
+    reply: (f.optionalText(MAX_AGENT), f.absent() ? undefined : f.bytes(MAX_REPLY)),
+    retain: ((f.optional() ?? 0) & 1) === 1,
   };
   // Neither distance goes beyond the beginning of the topic.
   if (m.previous === 0 || m.previous > m.offset || (m.reliable ?? 0) > m.offset) {

@@ -4,24 +4,42 @@
  * @packageDocumentation
  */
 
-import { Client, type ConnectOptions } from "./client.js";
+import { Client } from "./client.js";
+import type { ConnectOptions } from "./client-options.js";
 
 export type { BackoffOptions } from "./backoff.js";
+export type { Client } from "./client.js";
 export type {
-  Client,
+  BatchItem,
   ClientEvents,
   ClientState,
   ConnectOptions,
+  MessageOptions,
   Notice,
+  PresenceLost,
+  PublishLossyOptions,
   PublishOptions,
   StateChange,
-  Token,
-} from "./client.js";
+} from "./client-options.js";
 export type { DropReason, Drops } from "./drops.js";
 export { type CodeName, type KnownCodeName, TidewireError } from "./errors.js";
-export type { Gap, GapReason, Item, Message, Position } from "./message.js";
+export type { Health, SubscriptionHealth } from "./health.js";
+export type { HistoryOptions, HistoryPage } from "./history.js";
+export type { LiveMap, MapChange, MapOptions } from "./live-map.js";
+export type { Gap, GapReason, Item, Message, Position, Reply, ReplyOptions } from "./message.js";
+export type { Condition, Filter, From, Headers } from "./options.js";
 export type { Encoding, KnownEncoding } from "./payload.js";
-export type { SubscribeOptions, Subscription, SubscriptionClass } from "./subscription.js";
+export type { Member, PresenceEvent, PresenceWatch, WatchOptions } from "./presence.js";
+export type { OfflineOptions } from "./publisher.js";
+export type { RequestManyOptions, RequestOptions } from "./request.js";
+export type {
+  SubscribeOptions,
+  Subscription,
+  SubscriptionClass,
+  SubscriptionState,
+  SubscriptionStats,
+} from "./subscription.js";
+export type { Topic } from "./topic.js";
 export { contains, matches } from "./topics.js";
 export type {
   Transport,
@@ -29,6 +47,7 @@ export type {
   TransportConstructor,
   TransportDatagrams,
   TransportOptions,
+  TransportStats,
   TransportStream,
 } from "./transport.js";
 

@@ -1,5 +1,6 @@
 import type { MessageFrame } from "./frames.js";
-import { type Encoding, decodePayload, encodingName } from "./payload.js";
+import type { Headers } from "./options.js";
+import { type Encoding, type KnownEncoding, decodePayload, encodingName } from "./payload.js";
 
 /** A place in the sequence of one topic (PROTOCOL.md §4.2). */
 export interface Position {
@@ -17,37 +18,23 @@ export function formatId(id: Uint8Array): string {
 
 const undecoded = Symbol();
 
-/** A message, as a subscription yields it. */
-export class Message<T = unknown> {
-  /** Tells a message from a {@link Gap}. */
-  readonly kind = "message";
-  /** The topic that it was published to. */
-  readonly topic: string;
-  /** The epoch of its position. */
-  readonly epoch: number;
-  /** Whether it was published as lossy (PROTOCOL.md §4.4). */
-  readonly lossy: boolean;
-  readonly #frame: MessageFrame;
-  readonly #base: number;
+/** What a message and a reply have in common. */
+export interface Delivered {
+  readonly encoding: number;
+  readonly data: Uint8Array;
+  readonly publisher: Uint8Array | undefined;
+  /** Names and values in turn. */
+  readonly headers: readonly string[];
+}
+
+/** A payload that came, and who sent it: a reply to a request. */
+export class Reply<T = unknown> {
+  readonly #frame: Delivered;
   #value: T | typeof undecoded = undecoded;
 
   /** @internal */
-  constructor(topic: string, epoch: number, base: number, frame: MessageFrame) {
-    this.topic = topic;
-    this.epoch = epoch;
-    this.lossy = frame.reliable !== undefined;
+  constructor(frame: Delivered) {
     this.#frame = frame;
-    this.#base = base;
-  }
-
-  /** The offset of its position. */
-  get offset(): number {
-    return this.#frame.offset;
-  }
-
-  /** When the broker sequenced it, by the broker's clock. */
-  get time(): Date {
-    return new Date(this.#base + this.#frame.time);
   }
 
   /**
@@ -56,6 +43,13 @@ export class Message<T = unknown> {
    */
   get publisher(): string | undefined {
     return this.#frame.publisher && formatId(this.#frame.publisher);
+  }
+
+  /** The headers, by name. */
+  get headers(): Headers {
+    const list = this.#frame.headers;
+    const entries = list.flatMap((name, i) => (i % 2 ? [] : [[name, list[i + 1] as string]]));
+    return Object.fromEntries(entries) as Headers;
   }
 
   /** What the bytes of {@link data} are. */
@@ -82,6 +76,95 @@ export class Message<T = unknown> {
   }
 }
 
+/** Options of {@link Message.reply}. */
+export interface ReplyOptions {
+  encoding?: KnownEncoding;
+  headers?: Headers;
+}
+
+/** Where a message came from. */
+export interface Origin {
+  readonly name: string;
+  readonly epoch: number;
+  readonly base: number;
+  /** Messages up to this offset were there before the subscription began. */
+  readonly replay: number;
+}
+
+/** Sends a reply to an address. */
+export type Replier = (to: Uint8Array, value: unknown, options: ReplyOptions) => void;
+
+/** A message, as a subscription yields it. */
+export class Message<T = unknown> extends Reply<T> {
+  /** Tells a message from a {@link Gap}. */
+  readonly kind = "message";
+  /** The topic that it was published to. */
+  readonly topic: string;
+  /** The epoch of its position. */
+  readonly epoch: number;
+  /** Whether it was published as lossy (PROTOCOL.md §4.4). */
+  readonly lossy: boolean;
+  /** Whether it was there before the subscription began: history or a last value. */
+  readonly replayed: boolean;
+  readonly #frame: MessageFrame;
+  readonly #base: number;
+  readonly #replier: Replier | undefined;
+
+  /** @internal */
+  constructor(origin: Origin, frame: MessageFrame, replier?: Replier) {
+    super(frame);
+    this.topic = origin.name;
+    this.epoch = origin.epoch;
+    this.lossy = frame.reliable !== undefined;
+    this.replayed = frame.offset <= origin.replay;
+    this.#frame = frame;
+    this.#base = origin.base;
+    this.#replier = replier;
+  }
+
+  /** The offset of its position. */
+  get offset(): number {
+    return this.#frame.offset;
+  }
+
+  /** When the broker sequenced it, by the broker's clock. */
+  get time(): Date {
+    return new Date(this.#base + this.#frame.time);
+  }
+
+  /** Its key within the topic, if it has one (PROTOCOL.md §4.5). */
+  get key(): string | undefined {
+    return this.#frame.key || undefined;
+  }
+
+  /** When it expires, by the broker's clock, if it does. */
+  get expires(): Date | undefined {
+    const { expires } = this.#frame;
+    return expires === undefined ? undefined : new Date(this.#base + expires);
+  }
+
+  /** Whether it is the last value of its key, or of its topic if it has no key. */
+  get retained(): boolean {
+    return this.#frame.retain;
+  }
+
+  /** Whether it asks for a {@link reply}. */
+  get request(): boolean {
+    return this.#frame.reply !== undefined;
+  }
+
+  /**
+   * Replies to a request. It does nothing for a message that is none, and a reply
+   * that comes too late, or while there is no connection, is dropped. Throws a
+   * TypeError for a value that cannot be encoded, and `invalid_option` for headers
+   * that cannot be.
+   */
+  reply(value: unknown, options: ReplyOptions = {}): void {
+    const to = this.#frame.reply;
+    if (to) this.#replier?.(to, value, options);
+  }
+}
+
 const reasons = [
   "unknown",
   "overflow",
@@ -91,6 +174,7 @@ const reasons = [
   "history",
   "reconnect",
   "bus",
+  "priority",
 ] as const;
 
 /** Why messages are missing (PROTOCOL.md §6.6). */

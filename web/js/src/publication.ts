@@ -1,5 +1,4 @@
-import type { Connection } from "./connection.js";
-import { unanswered } from "./connection.js";
+import { type Connection, unanswered } from "./connection.js";
 import type { Frame } from "./envelope.js";
 import { type TidewireError, fail } from "./errors.js";
 import * as Type from "./frame-types.js";
@@ -16,8 +15,21 @@ import type { StreamWriter } from "./stream-writer.js";
 
 /** A message that waits to be acknowledged. */
 export interface Publishing extends Outgoing {
+  /** When it was published, and so its time to live begins. */
+  readonly since: number;
+  /** Its number among those of the topic, once it was sent (PROTOCOL §7.6). */
+  sequence: number;
+  /** The client id under which it was sent. */
+  client: string;
+  /** Whether its caller waits no more. */
+  settled: boolean;
   resolve(p: Position): void;
   reject(error: TidewireError): void;
+}
+
+/** What is left of a message's time to live; undefined if it has none. */
+export function timeLeft(m: Publishing): number | undefined {
+  return m.ttl && Math.max(1, m.ttl - (Date.now() - m.since));
 }
 
 /** What a publication tells the publisher of its topic. */
@@ -28,12 +40,11 @@ export interface PublicationOwner {
   idle(): void;
   /**
    * The stream has ended: with an error that the topic's other messages would meet
-   * as well, or without one, cleanly or with the connection.
+   * as well, or without one, cleanly or with the connection. What was sent and has no
+   * answer is given back, in order.
    */
-  ended(error: TidewireError | undefined): void;
+  ended(error: TidewireError | undefined, unanswered: Publishing[]): void;
 }
-
-const FIRST = 1;
 
 /** A publication stream: messages up, acknowledgements and credit down (PROTOCOL §7). */
 export class Publication {
@@ -42,16 +53,23 @@ export class Publication {
   readonly #owner: PublicationOwner;
   readonly #inFlight = new Map<number, Publishing>();
   #writer: StreamWriter | undefined;
-  #sequence = FIRST;
+  #next: number; // the sequence of the next message
   #sent = 0; // bytes of PUBLISH frames since the beginning of the stream
   #limit: number; // of the credit, from the same beginning
   #closing = false;
 
-  constructor(connection: Connection, topic: string, owner: PublicationOwner) {
+  /** `first` is the sequence of the first message that it will send. */
+  constructor(connection: Connection, topic: string, first: number, owner: PublicationOwner) {
     this.#connection = connection;
     this.topic = topic;
+    this.#next = first;
     this.#owner = owner;
     this.#limit = connection.welcome?.limits.publicationCredit ?? 0;
+  }
+
+  /** The sequence that the next message must have. */
+  get next(): number {
+    return this.#next;
   }
 
   /** Whether FIN was sent: no message can follow. */
@@ -72,10 +90,10 @@ export class Publication {
   /** Opens the stream and reads it to its end; never rejects. */
   async run(): Promise<void> {
     const c = this.#connection;
-    const why = await c.runStream(
+    const end = await c.runStream(
       (writer) => {
         this.#writer = writer;
-        writer.write(writePublication(this.topic, c.welcome?.client, FIRST));
+        writer.write(writePublication(this.topic, c.welcome?.client, this.#next));
         this.#owner.sendable();
         // With nothing to send it would have no answer, and would be in the way.
         if (this.#closing || this.isIdle) this.close();
@@ -83,11 +101,14 @@ export class Publication {
       (f) => this.#frame(f),
     );
     this.#closing = true;
-    // A broker that stops ends its publications before the session.
-    const fatal = why?.code && why.codeName !== "shutting_down" ? why : undefined;
-    for (const m of this.#inFlight.values()) m.reject(fatal ?? unanswered(c.error ?? why));
-    this.#inFlight.clear();
-    this.#owner.ended(fatal);
+    const why = end?.error;
+    // A broker that ends cleanly has answered everything.
+    if (why?.code === 0) for (const m of this.#inFlight.values()) m.reject(unanswered(why));
+    // A broker that stops ends its publications before the session, and a stream that
+    // broke is only a stream.
+    const passing = ["ok", "shutting_down", "connection_lost"];
+    const fatal = why && !passing.includes(why.codeName) ? why : undefined;
+    this.#owner.ended(fatal, [...this.#inFlight.values()]);
   }
 
   #frame(f: Frame): void {
@@ -123,10 +144,10 @@ export class Publication {
     if (this.isIdle) this.#owner.idle();
   }
 
-  /** Sends a message; isSendable must hold. */
+  /** Sends a message; isSendable must hold, and its sequence be `next`. */
   send(m: Publishing): void {
-    const sequence = this.#sequence++;
-    const frame = writePublish(sequence, undefined, m);
+    const sequence = this.#next++;
+    const frame = writePublish(sequence, undefined, { ...m, ttl: timeLeft(m) });
     this.#sent += frame.length;
     this.#inFlight.set(sequence, m);
     this.#writer?.write(frame);

@@ -2,32 +2,46 @@
 // that those to one topic stay in order.
 
 import { onAbort } from "./abort.js";
-import type { Connection } from "./connection.js";
+import { type Connection, unanswered } from "./connection.js";
 import type { Drops } from "./drops.js";
 import { type TidewireError, fail } from "./errors.js";
-import { writePublish } from "./frames.js";
+import { type Outgoing, writePublish } from "./frames.js";
 import type { Position } from "./message.js";
-import type { Payload } from "./payload.js";
-import { Publication, type Publishing } from "./publication.js";
+import { Publication, type Publishing, timeLeft } from "./publication.js";
 
 /** The longest PUBLISH that goes on the control stream. */
 const MAX_SINGLE = 16 << 10;
-/** What a PUBLISH frame is longer than its payload and its topic, at most. */
-const PUBLISH_OVERHEAD = 32;
+/** What a PUBLISH frame is longer than its payload, its topic and its headers, at most. */
+const PUBLISH_OVERHEAD = 512;
 /** A second publish to a topic within this time opens a publication. */
 const REPEAT_MS = 10_000;
 /** A publication that was not used for this time is closed. */
 const IDLE_MS = 30_000;
 /** How often both are looked at. */
 const SWEEP_MS = 5000;
-/** Payload bytes that may wait to be sent, of all topics together. */
+/** Payload bytes that may wait on a connection, of all topics together. */
 const MAX_WAITING = 16 << 20;
+/** The same without a connection, unless the application says otherwise. */
+const MAX_OFFLINE = 1 << 20;
+
+/** What becomes of messages that are published while there is no connection. */
+export interface OfflineOptions {
+  /**
+   * The payload bytes that may wait for the next connection, in order; 1 MiB by
+   * default. Beyond, publishing rejects with `queue_full`.
+   */
+  maxBytes?: number;
+  /** Let nothing wait: publishing rejects at once with `offline`. */
+  refuse?: boolean;
+}
 
 /** What is published to one topic. */
 class TopicPublisher {
   readonly name: string;
-  /** Not sent yet, in order. */
+  /** Not sent yet, or to be sent again, in order. */
   readonly waiting: Publishing[] = [];
+  /** The last sequence that was used. */
+  sequence: number;
   /** Whether a single PUBLISH on the control stream waits for its answer. */
   single = false;
   /** Whether it is published to often enough for a publication. */
@@ -35,8 +49,9 @@ class TopicPublisher {
   usedAt = Date.now();
   publication: Publication | undefined;
 
-  constructor(name: string) {
+  constructor(name: string, sequence: number) {
     this.name = name;
+    this.sequence = sequence;
   }
 
   get isIdle(): boolean {
@@ -46,56 +61,91 @@ class TopicPublisher {
 
 /**
  * Publishes for a client, across its connections. A message that was not sent
- * when a connection is lost is sent on the next one; one that was sent and has no
- * answer is lost to knowledge: `connection_lost`.
+ * when a connection is lost is sent on the next one. One that was sent and has no
+ * answer is sent again, under the same sequence, so that the broker knows it, if the
+ * client was given its id again, or if it has an idempotency key; else it is lost to
+ * knowledge: `connection_lost`.
  */
 export class Publisher {
   readonly #drops: Drops;
+  readonly #offline: OfflineOptions;
   /** By name, the least recently used first. */
   readonly #topics = new Map<string, TopicPublisher>();
   #connection: Connection | undefined;
   #publications = 0; // of the connection, that have not ended
   #waiting = 0; // bytes
+  #last = 0; // no sequence of a topic that was forgotten is above it
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #lost: TidewireError | undefined; // why the last connection ended
   #error: TidewireError | undefined;
 
-  constructor(drops: Drops) {
+  /** Throws a TypeError for a bound that is no number. */
+  constructor(drops: Drops, offline: OfflineOptions) {
+    if (!((offline.maxBytes ?? 0) >= 0)) throw new TypeError("offline.maxBytes is below 0");
     this.#drops = drops;
+    this.#offline = offline;
   }
 
-  /** Publishes and waits for the acknowledgement. The topic must be valid. */
-  publish(topic: string, payload: Payload, signal: AbortSignal | undefined): Promise<Position> {
+  /**
+   * Publishes messages to a valid topic, one behind the other, and waits for the
+   * acknowledgements. Of a batch they go on a publication.
+   */
+  publish(
+    topic: string,
+    messages: readonly Outgoing[],
+    signal: AbortSignal | undefined,
+  ): Promise<Position[]> {
+    const error = this.#error ?? this.#refusal(messages);
+    if (error) return Promise.reject(error);
+    const t = this.#topic(topic);
+    if (messages.length > 1) t.frequent = true;
+    const done = messages.map((m) => this.#enqueue(t, m, signal));
+    this.#pump(t);
+    return Promise.all(done);
+  }
+
+  /** Why messages cannot wait; undefined if they can. */
+  #refusal(messages: readonly Outgoing[]): TidewireError | undefined {
+    const connected = this.#connection && !this.#connection.error;
+    if (!connected && this.#offline.refuse) return fail("offline");
+    const most = connected ? MAX_WAITING : (this.#offline.maxBytes ?? MAX_OFFLINE);
+    const size = messages.reduce((n, m) => n + m.data.length, this.#waiting);
+    return size > most ? fail("queue_full", `${most} bytes wait`) : undefined;
+  }
+
+  #enqueue(t: TopicPublisher, outgoing: Outgoing, signal?: AbortSignal): Promise<Position> {
     return new Promise((resolve, reject) => {
-      if (this.#error) return reject(this.#error);
-      const size = payload.data.length;
-      if (this.#waiting + size > MAX_WAITING) {
-        return reject(fail("rate_limited", `${MAX_WAITING} bytes wait`));
-      }
-      const t = this.#topic(topic);
-      const m: Publishing = {
-        ...payload,
-        lossy: false,
-        resolve: (p) => (stop(), resolve(p)),
-        reject: (e) => (stop(), reject(e)),
+      const settle = (): void => {
+        m.settled = true;
+        stop();
       };
-      this.#waiting += size;
+      const m: Publishing = {
+        ...outgoing,
+        since: Date.now(),
+        sequence: 0,
+        client: "",
+        settled: false,
+        resolve: (p) => (settle(), resolve(p)),
+        reject: (e) => (settle(), reject(e)),
+      };
+      this.#waiting += m.data.length;
       t.waiting.push(m);
       const stop = onAbort(signal, (error) => {
+        m.settled = true;
         this.#forget(t, m);
         reject(error);
       });
-      this.#pump(t);
     });
   }
 
   /** Sends a lossy message; without a connection it is dropped and counted. */
-  lossy(topic: string, payload: Payload): void {
+  lossy(topic: string, m: Outgoing): void {
     const c = this.#connection;
-    if (!c || this.#tooLarge(c, payload)) this.#drops.unsent++;
-    else c.lossy(writePublish(0, topic, { ...payload, lossy: true }));
+    if (!c || this.#tooLarge(c, m)) this.#drops.unsent++;
+    else c.lossy(writePublish(0, topic, m));
   }
 
-  #tooLarge(c: Connection, payload: Payload): boolean {
+  #tooLarge(c: Connection, payload: Outgoing): boolean {
     return payload.data.length > (c.welcome?.limits.payload ?? Infinity);
   }
 
@@ -103,7 +153,7 @@ export class Publisher {
   #topic(name: string): TopicPublisher {
     const now = Date.now();
     let t = this.#topics.get(name);
-    if (!t) t = new TopicPublisher(name);
+    if (!t) t = new TopicPublisher(name, this.#last);
     else if (now - t.usedAt < REPEAT_MS || !t.isIdle) t.frequent = true;
     t.usedAt = now;
     this.#topics.delete(name);
@@ -126,35 +176,71 @@ export class Publisher {
     return m;
   }
 
+  /** Gives back what was sent and has no answer, in order: it goes before the rest. */
+  #giveBack(t: TopicPublisher, messages: readonly Publishing[]): void {
+    const again = messages.filter((m) => !m.settled);
+    if (this.#error) {
+      for (const m of again) m.reject(unanswered(this.#error));
+      return;
+    }
+    for (const m of again) this.#waiting += m.data.length;
+    t.waiting.unshift(...again);
+  }
+
+  /** Whether a message was sent and cannot be sent again: the broker would not know it. */
+  #isLost(c: Connection, m: Publishing): boolean {
+    return m.sequence > 0 && m.client !== c.id && !m.id;
+  }
+
+  /** Gives a message the sequence under which it is sent. */
+  #number(c: Connection, t: TopicPublisher, m: Publishing): number {
+    if (m.client !== c.id) m.sequence = 0; // another publisher has another count
+    m.client = c.id;
+    m.sequence ||= t.sequence = Math.max(t.sequence + 1, t.publication?.next ?? 0);
+    return m.sequence;
+  }
+
   /** Sends what waits, as far as can be now. */
   #pump(t: TopicPublisher): void {
     const c = this.#connection;
     if (!c || c.error) return;
     for (let m = t.waiting[0]; m; m = t.waiting[0]) {
+      const { publication } = t;
       if (this.#tooLarge(c, m)) {
         this.#take(t)?.reject(fail("payload_too_large", `${m.data.length} bytes`));
-      } else if (t.publication) {
-        if (!t.publication.isSendable) return;
-        this.#take(t);
-        t.publication.send(m);
-      } else if (t.single) {
-        return; // whatever is next, it goes when the answer is there (PROTOCOL §7.2)
-      } else if (t.frequent || m.data.length + 3 * t.name.length + PUBLISH_OVERHEAD > MAX_SINGLE) {
+      } else if (this.#isLost(c, m)) {
+        this.#take(t)?.reject(unanswered(this.#lost));
+      } else if (t.single || (publication && !publication.isSendable)) {
+        return; // whatever is next, it goes when there is an answer (PROTOCOL §7.2)
+      } else if (!publication && (t.frequent || this.#isLong(t, m))) {
         this.#open(c, t);
         return;
       } else {
+        const sequence = this.#number(c, t, m);
+        if (publication && publication.next !== sequence) {
+          publication.close(); // a stream leaves no number out (PROTOCOL §7.6)
+          return;
+        }
         this.#take(t);
-        void this.#single(c, t, m);
+        if (publication) publication.send(m);
+        else void this.#single(c, t, m);
       }
     }
+  }
+
+  /** Whether a message is too long for the control stream. */
+  #isLong(t: TopicPublisher, m: Publishing): boolean {
+    const headers = m.headers?.join("").length ?? 0;
+    return m.data.length + 3 * (t.name.length + headers) + PUBLISH_OVERHEAD > MAX_SINGLE;
   }
 
   async #single(c: Connection, t: TopicPublisher, m: Publishing): Promise<void> {
     t.single = true;
     try {
-      m.resolve(await c.publish(t.name, m));
+      m.resolve(await c.publish(t.name, { ...m, ttl: timeLeft(m) }, m.sequence));
     } catch (e) {
-      m.reject(e as TidewireError);
+      if ((e as TidewireError).codeName === "connection_lost") this.#giveBack(t, [m]);
+      else m.reject(e as TidewireError);
     }
     t.single = false;
     this.#pump(t);
@@ -165,14 +251,17 @@ export class Publisher {
     const limit = Math.max(1, c.welcome?.limits.publications ?? 0);
     if (this.#publications >= limit / 2) this.#closeOne();
     if (this.#publications >= limit) return; // the end of another one opens it
-    const p = new Publication(c, t.name, {
+    const [head] = t.waiting;
+    const first = (head?.client === c.id && head.sequence) || t.sequence + 1;
+    const p = new Publication(c, t.name, first, {
       sendable: () => this.#pump(t),
       idle: () => {
         if (this.#publications >= limit) this.#closeOne();
       },
-      ended: (error) => {
+      ended: (error, open) => {
         this.#publications--;
         t.publication = undefined;
+        this.#giveBack(t, open);
         if (error) this.#rejectAll(t, error);
         if (c === this.#connection) this.connected(c);
       },
@@ -202,7 +291,10 @@ export class Publisher {
       if (!t.isIdle) continue;
       if (t.publication) {
         if (!t.publication.closing && now - t.usedAt >= IDLE_MS) this.#finish(t);
-      } else if (now - t.usedAt >= REPEAT_MS) this.#topics.delete(t.name);
+      } else if (now - t.usedAt >= REPEAT_MS) {
+        this.#topics.delete(t.name);
+        this.#last = Math.max(this.#last, t.sequence);
+      }
     }
     if (this.#topics.size > 0) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS);
   }
@@ -218,8 +310,9 @@ export class Publisher {
   }
 
   /** The connection has ended; its streams tell for themselves. */
-  disconnected(): void {
+  disconnected(error: TidewireError): void {
     this.#connection = undefined;
+    this.#lost = error;
   }
 
   /** The end of the client: what waits is refused, and so is what comes. */
@@ -227,7 +320,9 @@ export class Publisher {
     this.#error = error;
     this.#connection = undefined;
     clearTimeout(this.#timer);
-    for (const t of this.#topics.values()) this.#rejectAll(t, error);
+    for (const t of this.#topics.values()) {
+      for (let m = this.#take(t); m; m = this.#take(t)) m.reject(m.sequence ? unanswered(error) : error);
+    }
     this.#topics.clear();
   }
 }

@@ -1,7 +1,7 @@
 import type { DropReason } from "./drops.js";
 import type { TidewireError } from "./errors.js";
 import type { Gap } from "./message.js";
-import type { Arrival, TopicState } from "./sequence.js";
+import { type Arrival, type TopicState, UNRELIABLE } from "./sequence.js";
 
 /** Messages that may wait although they need no credit; beyond, the newest count. */
 const MAX_REPLACEABLE = 64;
@@ -10,8 +10,16 @@ const MAX_GAPS = 256;
 /** How many taken entries are let go at once. */
 const STEP = 1024;
 
-/** What waits: a message, or a gap that the broker or a reconnect gave. */
-type Entry = Arrival | Gap;
+/**
+ * A place among what waits: the subscription has begun (again), or everything of a
+ * topic from before it began has come.
+ */
+export type Mark =
+  | { readonly kind: "begun"; readonly topic: string }
+  | { readonly kind: "synced"; readonly topic: string };
+
+/** What waits: a message, a gap that the broker or a reconnect gave, or a mark. */
+export type Entry = Arrival | Gap | Mark;
 
 interface Waiter {
   resolve(entry: Entry | undefined): void;
@@ -35,6 +43,8 @@ export interface QueueEvents {
 export class ItemQueue {
   /** Bytes of credit that what waits has taken. */
   waiting = 0;
+  /** Whether marks are of use to whoever takes what waits. */
+  marks = false;
   readonly #events: QueueEvents;
   #entries: Entry[] = [];
   #head = 0; // entries[head:] waits
@@ -64,21 +74,47 @@ export class ItemQueue {
   /** Puts a message in whose cost was counted in `waiting`. */
   put(a: Arrival): void {
     if (a.replaceable) {
-      if (this.#replaceable === MAX_REPLACEABLE) this.#replace(a.topic);
+      if (this.#replaceable === MAX_REPLACEABLE) this.#replace(a);
       this.#replaceable++;
     }
+    a.conflated = a.topic.dropped;
+    a.topic.dropped = 0;
     this.#push(a);
   }
 
-  /** Makes room: the topic's oldest gives way, else the oldest of all. */
-  #replace(topic: TopicState): void {
-    const waits = this.#entries
-      .slice(this.#head)
-      .filter((e) => e.kind === "arrival" && e.replaceable) as Arrival[];
-    const old = waits.find((a) => a.topic === topic) ?? (waits[0] as Arrival);
+  /**
+   * Makes room for a: the oldest of its key gives way, else the topic's oldest, else
+   * the oldest of all.
+   */
+  #replace({ topic, frame: { key } }: Arrival): void {
+    const waits = this.#entries.slice(this.#head).filter((e) => e.kind === "arrival");
+    const may = waits.filter((e) => e.replaceable);
+    const ofTopic = may.filter((e) => e.topic === topic);
+    const old = ofTopic.find((e) => key && e.frame.key === key) ?? ofTopic[0] ?? (may[0] as Arrival);
+    // The next one of its topic tells how many are missing before it.
+    const count = old.conflated + 1;
+    const next = waits.find((e, i) => i > waits.indexOf(old) && e.topic === old.topic);
+    if (next) next.conflated += count;
+    else old.topic.dropped += count;
     this.#replaceable--;
     this.#entries.splice(this.#entries.indexOf(old, this.#head), 1);
     this.drop(old, "queue");
+  }
+
+  /** Puts a mark in, where marks are of use. */
+  mark(kind: Mark["kind"], topic: string): void {
+    if (this.marks) this.#push({ kind, topic });
+  }
+
+  synced(t: TopicState): void {
+    this.mark("synced", t.name);
+  }
+
+  /** Gives back everything that waits, with its credit: other members of a group get it. */
+  clear(): void {
+    this.#entries = [];
+    this.#head = this.#replaceable = this.#gaps = this.waiting = 0;
+    this.#next = undefined;
   }
 
   /**
@@ -109,10 +145,7 @@ export class ItemQueue {
   end(error: TidewireError | undefined, discard: boolean): void {
     this.#ended = true;
     this.#error = error;
-    if (discard) {
-      this.#entries = [];
-      this.#next = undefined;
-    }
+    if (discard) this.clear();
     this.#serve();
   }
 
@@ -128,8 +161,8 @@ export class ItemQueue {
         this.#entries.splice(0, this.#head);
         this.#head = 0;
       }
-      if (entry.kind === "gap") {
-        this.#gaps--;
+      if (entry.kind !== "arrival") {
+        if (entry.kind === "gap") this.#gaps--;
         return entry;
       }
       if (entry.replaceable) this.#replaceable--;
@@ -176,17 +209,19 @@ export class ItemQueue {
  * what was lost on the way, and what gave way here to something newer.
  */
 function missing(a: Arrival): Gap | undefined {
-  const { topic: t, frame, lostFrom } = a;
-  const from = t.taken < a.prior ? t.taken : lostFrom;
-  t.taken = frame.offset;
+  const { topic: t, frame, lostFrom, prior } = a;
+  if (t.class === UNRELIABLE) return undefined; // nothing is said about what is missing
+  const from = t.taken < prior ? t.taken : lostFrom;
+  t.taken = Math.max(t.taken, frame.offset);
   if (from === undefined) return undefined;
-  const to = lostFrom === undefined ? a.prior : frame.offset - frame.previous;
+  const lost = lostFrom === undefined ? 0 : frame.offset - frame.previous - lostFrom;
+  const to = lost ? frame.offset - frame.previous : prior;
   return {
     kind: "gap",
     topic: t.name,
     from: { epoch: t.epoch, offset: from },
     to: { epoch: t.epoch, offset: to },
-    reason: lostFrom === undefined ? "conflated" : "lost",
-    count: undefined,
+    reason: lost ? "lost" : "conflated",
+    count: lost + a.conflated || undefined,
   };
 }

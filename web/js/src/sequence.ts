@@ -4,8 +4,14 @@
 
 import type { DropReason } from "./drops.js";
 import { fail } from "./errors.js";
-import type { GapFrame, MessageFrame, Skip, TopicFrame } from "./frames.js";
+import type { GapFrame, MessageFrame, Skip } from "./frames.js";
 import { type Gap, type Position, gapReason } from "./message.js";
+
+/** The classes of PROTOCOL §6.1, by number. */
+export const RELIABLE = 0;
+export const LATEST = 1;
+export const SEQUENCED = 2;
+export const UNRELIABLE = 3;
 
 /** What is known of one topic of a subscription, in one epoch. */
 export interface TopicState {
@@ -14,18 +20,42 @@ export interface TopicState {
   readonly epoch: number;
   /** Milliseconds since the Unix epoch at which the broker's times begin. */
   readonly base: number;
+  /** The class in force. */
+  readonly class: number;
+  /** Messages up to here were there before the subscription began. */
+  readonly replay: number;
   /** Up to here everything has come, or was told not to come. */
   last: number;
   /** The same for reliable messages. */
   reliable: number;
+  /** When its newest message was sequenced, in milliseconds since base. */
+  time: number;
   /** Messages of unknown offsets are missing, and a gap was given for them. */
   told: boolean;
+  /** Whether everything up to `replay` has come. */
+  synced: boolean;
   /** The newest lossy message that came before its reliable one. */
   held: Arrival | undefined;
+  /** In class `sequenced` the last offset of each key, the oldest first. */
+  keys: Map<string, number> | undefined;
+  /** Above every key that was forgotten. */
+  forgotten: number;
   /** The last offset that went into the subscription's queue. */
   queued: number;
   /** The last offset that the application took out of it; the queue's. */
   taken: number;
+  /** Messages that gave way in the queue behind the last one there; the queue's. */
+  dropped: number;
+}
+
+/** A topic as SUBSCRIBED or TOPIC announces it. */
+export interface Announced {
+  readonly topic: number;
+  readonly name: string;
+  readonly epoch: number;
+  readonly offset: number;
+  readonly last?: number | undefined;
+  readonly class?: number | undefined;
 }
 
 /** A message that has come. */
@@ -41,6 +71,10 @@ export interface Arrival {
   prior: number;
   /** Messages above this offset and before this one were lost on the way. */
   lostFrom: number | undefined;
+  /** Messages that gave way in the queue before this one; the queue's. */
+  conflated: number;
+  /** In a group: tells that the application has finished it. */
+  done?: () => void;
 }
 
 /** Where a Sequence hands its results to. */
@@ -51,7 +85,12 @@ export interface SequenceSink {
   drop(arrival: Arrival, reason: DropReason): void;
   /** A gap that the broker told. */
   gap(gap: Gap): void;
+  /** Everything of a topic from before the subscription began has come. */
+  synced(topic: TopicState): void;
 }
+
+/** The keys of a topic that are remembered (PROTOCOL §9, 4). */
+const MAX_KEYS = 1024;
 
 /** The offset of the last reliable message before a lossy one; 0: there is none. */
 function needs(frame: MessageFrame): number {
@@ -67,22 +106,27 @@ function position(epoch: number | undefined, offset: number | undefined): Positi
  * An error that it throws is one of the broker and ends the subscription.
  */
 export class Sequence {
-  readonly #merges: boolean;
+  readonly #class: number;
+  readonly #ordered: boolean;
   readonly #sink: SequenceSink;
   readonly #topics = new Map<number, TopicState>();
   readonly #numbers = new Map<string, number>();
 
-  /** `merges` is true for the class `reliable`. */
-  constructor(merges: boolean, sink: SequenceSink) {
-    this.#merges = merges;
+  /**
+   * `cls` is the class of the subscription; `ordered` is false in a group, where
+   * nothing is said about order (PROTOCOL §6.9).
+   */
+  constructor(cls: number, sink: SequenceSink, ordered = true) {
+    this.#class = cls;
     this.#sink = sink;
+    this.#ordered = ordered;
   }
 
   /**
    * Takes note of a topic's number, and of the base of the broker's times. It
    * returns the number under which the topic was known before, if that is another.
    */
-  announce(t: TopicFrame, base: number): number | undefined {
+  announce(t: Announced, base: number): number | undefined {
     const old = this.#topics.get(t.topic);
     // Announced again in the same epoch: what has come since counts.
     if (old?.epoch === t.epoch && old.name === t.name) return undefined;
@@ -90,19 +134,44 @@ export class Sequence {
     this.forget(t.topic);
     if (before !== undefined) this.forget(before);
     this.#numbers.set(t.name, t.topic);
-    this.#topics.set(t.topic, {
+    const state: TopicState = {
       number: t.topic,
       name: t.name,
       epoch: t.epoch,
       base,
+      class: Math.max(this.#class, t.class ?? RELIABLE),
+      replay: t.last ?? t.offset,
       last: t.offset,
       reliable: t.offset,
+      time: 0,
       told: false,
+      synced: false,
       held: undefined,
+      keys: undefined,
+      forgotten: t.offset,
       queued: t.offset,
       taken: t.offset,
-    });
+      dropped: 0,
+    };
+    this.#topics.set(t.topic, state);
+    this.#sync(state);
     return before === t.topic ? undefined : before;
+  }
+
+  /** Whether a topic of that name was announced. */
+  knows(name: string): boolean {
+    return this.#numbers.has(name);
+  }
+
+  /** The topics that were announced. */
+  get topics(): Iterable<TopicState> {
+    return this.#topics.values();
+  }
+
+  #sync(t: TopicState): void {
+    if (t.synced || t.last < t.replay) return;
+    t.synced = true;
+    this.#sink.synced(t);
   }
 
   /** Forgets a topic. */
@@ -129,7 +198,7 @@ export class Sequence {
   message(frame: MessageFrame, cost: number): void {
     const t = this.#topic(frame.topic);
     const a = this.#arrival(t, frame, cost);
-    if (this.#merges && frame.reliable === undefined) {
+    if (t.class === RELIABLE && this.#ordered && frame.reliable === undefined) {
       if (frame.offset <= t.reliable) {
         this.#sink.drop(a, "late");
         throw fail("protocol_violation", `offset ${frame.offset} is not new`);
@@ -140,22 +209,39 @@ export class Sequence {
     } else this.#lossy(a);
   }
 
-  /** Takes a message that came by datagram. */
-  datagram(frame: MessageFrame): void {
-    // A datagram goes to every subscription, and this one gets its reliable
-    // messages by stream (PROTOCOL §9).
-    if (this.#merges && frame.reliable === undefined) return;
-    this.#lossy(this.#arrival(this.#topic(frame.topic), frame, 0));
+  /**
+   * Takes a message that came by datagram; one that is `muted` counts as having come
+   * and is not handed out.
+   */
+  datagram(frame: MessageFrame, muted = false): void {
+    const t = this.#topic(frame.topic);
+    // A datagram goes to every subscription: this one gets its messages of class
+    // latest, and the reliable ones of class reliable, by stream (PROTOCOL §8).
+    if (t.class === LATEST || (t.class === RELIABLE && frame.reliable === undefined)) return;
+    if (muted) this.#mute(t, frame);
+    else this.#lossy(this.#arrival(t, frame, 0));
   }
 
   #arrival(topic: TopicState, frame: MessageFrame, cost: number): Arrival {
-    const replaceable = !this.#merges || frame.reliable !== undefined;
-    return { kind: "arrival", topic, frame, cost, replaceable, prior: 0, lostFrom: undefined };
+    const replaceable =
+      this.#ordered &&
+      topic.class !== LATEST &&
+      (topic.class !== RELIABLE || frame.reliable !== undefined);
+    return {
+      kind: "arrival",
+      topic,
+      frame,
+      cost,
+      replaceable,
+      prior: 0,
+      lostFrom: undefined,
+      conflated: 0,
+    };
   }
 
   #lossy(a: Arrival): void {
     const t = a.topic;
-    if (!this.#merges || needs(a.frame) <= t.reliable) {
+    if (t.class !== RELIABLE || needs(a.frame) <= t.reliable) {
       this.#hand(a);
       this.#settle(t);
     } else if (t.held && t.held.frame.offset >= a.frame.offset) this.#sink.drop(a, "late");
@@ -166,10 +252,41 @@ export class Sequence {
     }
   }
 
+  /** Takes note of a message that is not handed out, and tells what is missing before it. */
+  #mute(t: TopicState, frame: MessageFrame): void {
+    const { offset, previous } = frame;
+    if (offset <= t.last || t.class === UNRELIABLE) return;
+    const to = offset - previous;
+    if (to > t.last && !t.told) {
+      this.#sink.gap({
+        kind: "gap",
+        topic: t.name,
+        from: position(t.epoch, t.last),
+        to: position(t.epoch, to),
+        reason: "lost",
+        count: to - t.last,
+      });
+    }
+    t.told = false;
+    t.last = offset;
+    this.#settle(t);
+  }
+
   /** Hands a message out, unless a newer one was (§9, 1), with what is missing before it (3). */
   #hand(a: Arrival): void {
     const t = a.topic;
-    const { offset, previous } = a.frame;
+    const { offset, previous, key, time } = a.frame;
+    t.time = Math.max(t.time, time);
+    if (t.class === UNRELIABLE || !this.#ordered) {
+      t.last = Math.max(t.last, offset);
+      this.#sink.put(a);
+      return this.#sync(t);
+    }
+    if (t.class === SEQUENCED && key) {
+      if (!this.#newest(t, key, offset)) return this.#sink.drop(a, "late");
+      // Newer than the last of its key, and older than another's: no hole is behind it.
+      if (offset <= t.last) return this.#sink.put(a);
+    }
     if (offset <= t.last) return this.#sink.drop(a, "late");
     if (offset - previous > t.last && !t.told) a.lostFrom = t.last;
     t.told = false;
@@ -177,6 +294,20 @@ export class Sequence {
     a.prior = t.queued;
     t.queued = offset;
     this.#sink.put(a);
+    this.#sync(t);
+  }
+
+  /** Takes note of a key's offset; false if it is not above the last one (§9, 4). */
+  #newest(t: TopicState, key: string, offset: number): boolean {
+    const keys = (t.keys ??= new Map<string, number>());
+    if (offset <= (keys.get(key) ?? t.forgotten)) return false;
+    keys.delete(key); // it becomes the newest
+    keys.set(key, offset);
+    if (keys.size > MAX_KEYS) {
+      keys.delete(keys.keys().next().value as string);
+      t.forgotten = t.last;
+    }
+    return true;
   }
 
   /** Hands the held message out, or drops it, if it can be told which (§9, 2). */
@@ -191,6 +322,8 @@ export class Sequence {
   gap(g: GapFrame): void {
     const one = g.topic === 0 ? undefined : this.#topic(g.topic);
     const epoch = g.epoch ?? one?.epoch;
+    // It was told already, as the gap of a reconnect or as lost.
+    if (one && epoch === one.epoch && (g.to ?? Infinity) <= one.last) return;
     this.#sink.gap({
       kind: "gap",
       topic: one?.name,
@@ -206,12 +339,6 @@ export class Sequence {
     }
   }
 
-  /** The position up to which everything of a topic has come or was told not to. */
-  position(number: number): Position | undefined {
-    const t = this.#topics.get(number);
-    return t && { epoch: t.epoch, offset: t.last };
-  }
-
   /** Takes note of messages that were withheld (PROTOCOL §6.7). */
   skip(s: Skip): void {
     this.#advance(this.#topic(s.topic), s.to);
@@ -221,5 +348,6 @@ export class Sequence {
     t.last = Math.max(t.last, to);
     t.reliable = Math.max(t.reliable, to);
     this.#settle(t);
+    this.#sync(t);
   }
 }

@@ -1,9 +1,12 @@
 import type { Connection } from "./connection.js";
-import type { Frame } from "./envelope.js";
+import type { Field, Frame } from "./envelope.js";
 import { type TidewireError, fail } from "./errors.js";
 import * as Type from "./frame-types.js";
 import {
+  FLAG_NO_ECHO,
+  FLAG_PRESENCE,
   type MessageFrame,
+  type Subscribed,
   expect,
   parseGap,
   parseMessage,
@@ -12,35 +15,45 @@ import {
   parseTopic,
   unexpected,
   writeFlow,
+  writePriority,
   writeSubscribe,
 } from "./frames.js";
-import type { Position } from "./message.js";
 import type { ItemQueue } from "./queue.js";
-import { Sequence } from "./sequence.js";
-import { StreamWriter } from "./stream-writer.js";
+import { type Announced, Sequence, type SequenceSink, type TopicState } from "./sequence.js";
+import type { StreamWriter } from "./stream-writer.js";
 
 /** What a stream needs of its subscription, which outlives it. */
 export interface StreamOwner {
   readonly pattern: string;
   /** The number of the class (PROTOCOL §6.1). */
   readonly classNumber: number;
+  /** The priority now. */
   readonly priority: number;
   /** The bytes that may wait for the application. */
   readonly window: number;
+  /** A sum of the flags of SUBSCRIBE. */
+  readonly flags: number;
+  readonly filter: Field;
+  readonly group: string | undefined;
   /** Where what comes waits for the application. */
   readonly queue: ItemQueue;
+  /** Where to begin, with times that are counted from `base`. */
+  from(base: number): Field;
   /** The stream that it has from now on. */
   attach(stream: SubscriptionStream): void;
-  /** The subscription stands, for an exact pattern at a position. */
-  subscribed(at: Position | undefined): void;
+  /** The subscription stands. */
+  subscribed(s: Subscribed, connection: Connection): void;
+  /** A topic was announced. */
+  announced(t: Announced): void;
   /**
    * The stream has ended: with the broker's END, whose code may be 0, or a fault;
-   * without an error with its connection. For an exact pattern up to a position.
+   * without an error with its connection. The topics tell how far they had come.
    */
-  streamEnded(why: TidewireError | undefined, at: Position | undefined): void;
+  streamEnded(why: TidewireError | undefined, topics: Iterable<TopicState>): void;
 }
 
-const CLASS_RELIABLE = 0;
+/** What the names of presence topics begin with on the wire (PROTOCOL §7.8). */
+const PRESENCE = "$presence.";
 
 /** One subscription on one connection: its stream, its credit, its topics. */
 export class SubscriptionStream {
@@ -50,18 +63,36 @@ export class SubscriptionStream {
   readonly #owner: StreamOwner;
   readonly #sequence: Sequence;
   #writer: StreamWriter | undefined;
-  #topic = 0; // the number of an exact pattern's topic
   #subscribed = false; // SUBSCRIBED has come: the broker knows the number
   #received = 0; // bytes of MESSAGE frames, since the beginning of the stream
+  #finished = 0; // of them what the application of a group's member has finished
   #limit: number; // of the credit, from the same beginning
+  #priority: number; // that the broker knows
   #closing = false;
 
   constructor(connection: Connection, number: number, owner: StreamOwner) {
     this.#connection = connection;
     this.number = number;
     this.#owner = owner;
-    this.#sequence = new Sequence(owner.classNumber === CLASS_RELIABLE, owner.queue);
+    const grouped = owner.group !== undefined;
+    this.#sequence = new Sequence(
+      owner.classNumber,
+      grouped ? this.#groupSink() : owner.queue,
+      !grouped,
+    );
     this.#limit = Math.max(1, this.#window - owner.queue.waiting);
+    this.#priority = owner.priority;
+  }
+
+  /** Puts messages into the queue that tell when the application has finished them. */
+  #groupSink(): SequenceSink {
+    const { queue } = this.#owner;
+    return {
+      put: (a) => queue.put({ ...a, done: () => this.#finish(a.cost) }),
+      drop: (a, reason) => queue.drop(a, reason),
+      gap: (g) => queue.gap(g),
+      synced: () => {},
+    };
   }
 
   /** The broker may use a lower credit than it is given (PROTOCOL §10). */
@@ -70,26 +101,42 @@ export class SubscriptionStream {
     return Math.max(1, Math.min(this.#owner.window, most ?? Infinity));
   }
 
+  /** Whether the broker has confirmed it. */
+  get live(): boolean {
+    return this.#subscribed && !this.#closing;
+  }
+
   /** Opens the stream and reads it to its end; never rejects. */
   async run(): Promise<void> {
     const c = this.#connection;
     const o = this.#owner;
-    const why = await c.runStream(
+    const end = await c.runStream(
       (writer) => {
         this.#writer = writer;
         writer.write(
-          writeSubscribe(this.number, o.pattern, o.classNumber, o.priority, this.#limit),
+          writeSubscribe({
+            number: this.number,
+            pattern: o.pattern,
+            class: o.classNumber,
+            priority: this.#priority,
+            credit: this.#limit,
+            from: o.from(c.base),
+            flags: o.flags,
+            filter: o.filter,
+            group: o.group,
+          }),
         );
         if (this.#closing) void writer.close();
       },
       (f) => this.#closing || this.#frame(f),
     );
     c.router.forgetAll(this);
-    if (!this.#closing) this.#ended(why);
+    if (!this.#closing) this.#ended(end?.error);
   }
 
   #ended(why: TidewireError | undefined): void {
-    this.#owner.streamEnded(why, this.#sequence.position(this.#topic));
+    this.#closing = true;
+    this.#owner.streamEnded(why, this.#sequence.topics);
     this.#sequence.end();
   }
 
@@ -98,17 +145,21 @@ export class SubscriptionStream {
       expect(f, Type.SUBSCRIBED);
       const s = parseSubscribed(f);
       this.#subscribed = true;
-      this.#topic = s.topic;
-      this.#owner.subscribed(s.topic ? { epoch: s.epoch, offset: s.offset } : undefined);
+      this.#owner.subscribed(s, this.#connection);
       if (s.topic) this.#announce({ ...s, name: this.#owner.pattern });
       this.flow();
+      this.prioritize();
       return;
     }
     switch (f.type) {
       case Type.MESSAGE:
         return this.#message(parseMessage(f), f.size);
-      case Type.TOPIC:
-        return this.#announce(parseTopic(f));
+      case Type.TOPIC: {
+        const t = parseTopic(f);
+        const prefixed = this.#owner.flags & FLAG_PRESENCE && t.name.startsWith(PRESENCE);
+        const name = prefixed ? t.name.slice(PRESENCE.length) : t.name;
+        return this.#announce({ ...t, name });
+      }
       case Type.GAP:
         return this.#sequence.gap(parseGap(f));
       case Type.SKIP:
@@ -118,7 +169,8 @@ export class SubscriptionStream {
     }
   }
 
-  #announce(t: { topic: number; name: string; epoch: number; offset: number }): void {
+  #announce(t: Announced): void {
+    if (!this.#sequence.knows(t.name)) this.#owner.announced(t);
     const before = this.#sequence.announce(t, this.#connection.base);
     if (before !== undefined) this.#connection.router.forget(before, this);
     this.#connection.router.announce(t.topic, this);
@@ -133,9 +185,12 @@ export class SubscriptionStream {
     this.#sequence.message(frame, size);
   }
 
-  /** A datagram of a topic that was announced here. */
+  /** A datagram of a topic that was announced here (PROTOCOL §8). */
   datagram(frame: MessageFrame): void {
-    if (!this.#closing) this.#sequence.datagram(frame);
+    const { flags, filter, group } = this.#owner;
+    if (this.#closing || filter || group) return; // these get everything by stream
+    const own = flags & FLAG_NO_ECHO && this.#connection.isOwn(frame.publisher);
+    this.#sequence.datagram(frame, !!own);
   }
 
   /**
@@ -144,18 +199,36 @@ export class SubscriptionStream {
    * be ignored, so none goes before SUBSCRIBED.
    */
   flow(): void {
-    if (!this.#subscribed || this.#closing) return;
+    if (!this.live || this.#owner.group) return;
     const window = this.#window;
     const limit = this.#received + window - this.#owner.queue.waiting;
     if (limit - this.#limit < window / 2) return;
-    this.#limit = limit;
+    this.#grant(limit);
+  }
+
+  /** Tells that the application has finished a message of a group (PROTOCOL §5.5). */
+  #finish(cost: number): void {
+    this.#finished += cost;
+    if (this.live) this.#grant(this.#window + this.#finished);
+  }
+
+  #grant(limit: number): void {
+    this.#limit = Math.max(this.#limit, limit);
     this.#connection.control(writeFlow(this.number, limit));
+  }
+
+  /** Tells the broker the owner's priority, if it knows another one. */
+  prioritize(): void {
+    const { priority } = this.#owner;
+    if (!this.live || priority === this.#priority) return;
+    this.#priority = priority;
+    this.#connection.control(writePriority(this.number, priority));
   }
 
   /** STREAM_END told why the stream was reset (PROTOCOL §5.6). */
   reset(why: TidewireError): void {
     if (this.#closing) return;
-    this.close();
+    void this.#writer?.close();
     this.#ended(why);
   }
 
@@ -166,4 +239,3 @@ export class SubscriptionStream {
     void this.#writer?.close();
   }
 }
-

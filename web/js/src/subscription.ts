@@ -1,51 +1,118 @@
 import { onAbort } from "./abort.js";
+import { Backoff, type BackoffOptions } from "./backoff.js";
+import type { Connection } from "./connection.js";
 import { deferred } from "./deferred.js";
 import type { Drops } from "./drops.js";
+import type { Field } from "./envelope.js";
 import { type TidewireError, fail } from "./errors.js";
-import { type Item, Message, type Position } from "./message.js";
+import { FLAG_NO_ECHO, FLAG_NO_RETAINED, type Subscribed } from "./frames.js";
+import { MAX_LABEL, MAX_POSITIONS } from "./limits.js";
+import { type Gap, type Item, Message, type Position, type Replier } from "./message.js";
+import { type Filter, type From, bad, checkLabel, checkNumber, filterField } from "./options.js";
 import { ItemQueue } from "./queue.js";
+import { Resume } from "./resume.js";
+import { type Announced, type Arrival, type TopicState, UNRELIABLE } from "./sequence.js";
 import type { SubscriptionStream } from "./subscription-stream.js";
 import { checkNotSystem, checkPattern, isExact } from "./topics.js";
 
-const classes = { reliable: 0, sequenced: 2 } as const;
+const classes = ["reliable", "latest", "sequenced", "unreliable"] as const;
 
 /** How the messages of a subscription travel (PROTOCOL.md §9). */
-export type SubscriptionClass = keyof typeof classes;
+export type SubscriptionClass = (typeof classes)[number];
+
+/**
+ * - `subscribing`: it waits for a connection, or for the broker;
+ * - `subscribed`: the broker has confirmed it;
+ * - `unsubscribed`: it has ended.
+ */
+export type SubscriptionState = "subscribing" | "subscribed" | "unsubscribed";
 
 /** Options of a subscription. */
 export interface SubscribeOptions {
   /**
-   * `reliable` (the default): every reliable message in order by stream, lossy
-   * ones by datagram, merged. `sequenced`: all by datagram, never an older one
-   * after a newer.
+   * What happens to messages on the way. The class in force for a topic is the weaker
+   * one of this and of the topic's own.
+   * - `reliable` (the default): every reliable message in order by stream, lossy ones
+   *   by datagram, merged;
+   * - `latest`: in order by stream; a slow reader skips to the newest of each key;
+   * - `sequenced`: all by datagram, never an older one of a key after a newer;
+   * - `unreliable`: all by datagram, as they come, and nothing is said about gaps.
    */
   class?: SubscriptionClass;
-  /** 0 (first) to 7 (last); 3 by default. */
+  /** 0 (first) to 7 (last); 3 by default. See {@link Subscription.setPriority}. */
   priority?: number;
   /**
    * The bytes of messages that may wait for the application; 256 KiB by default.
    * The broker may use less (1 MiB by default).
    */
   credit?: number;
+  /**
+   * Where to begin. By default with the last values, and then with what is published
+   * from now on.
+   */
+  from?: From;
+  /** Without the messages of this client. */
+  noEcho?: boolean;
+  /** Without last values at the beginning. */
+  noRetained?: boolean;
+  /** Only messages whose headers fit, as the broker finds. */
+  filter?: Filter;
+  /**
+   * Of all subscriptions with the same group, text of at most 64 bytes, one gets each
+   * message. A message counts as consumed when the iteration is asked for the next
+   * one; what a member has not consumed when it ends goes to another, so a message may
+   * come twice. In no order, and without `from`.
+   */
+  group?: string;
   /** Ends the subscription: its iteration throws `aborted`. */
   signal?: AbortSignal;
+}
+
+/** How a subscription stands. */
+export interface SubscriptionStats {
+  /** Bytes that have come and wait for the application. */
+  readonly waiting: number;
+  /** Messages that were handed to the application. */
+  readonly delivered: number;
+  /** Gaps that were handed to the application. */
+  readonly gaps: number;
+  /** Messages that this side dropped, for the reasons of {@link Client.drops}. */
+  readonly dropped: number;
 }
 
 const DEFAULT_CREDIT = 256 << 10;
 const DEFAULT_PRIORITY = 3;
 const MAX_PRIORITY = 7;
+/** A stream that stood this long was a good one: the backoff begins anew. */
+const STABLE_MS = 5000;
 
 /** What a subscription needs of its client. */
 export interface SubscriptionHost {
   readonly drops: Drops;
+  /** How long to wait before a subscription that ended for now begins again. */
+  readonly backoff: BackoffOptions;
+  readonly reply: Replier;
+  /** Opens a stream for the subscription, if there is a connection. */
+  open(s: Subscription): void;
   /** The subscription has ended. */
   ended(s: Subscription): void;
 }
 
+/** Options that are not the application's. */
+export interface InternalOptions {
+  /** A sum of further flags of SUBSCRIBE. */
+  readonly flags?: number;
+  /**
+   * It begins anew after each reconnect, and has marks in its queue that tell where.
+   */
+  readonly fresh?: boolean;
+}
+
 /**
  * A subscription: an async iterable of messages and gaps. It outlives the
- * connection: after each reconnect it subscribes again and yields a gap with the
- * reason `reconnect`, unless its position shows that nothing was missed.
+ * connection: after each reconnect it goes on behind what has come, without a gap if
+ * the broker has kept the messages, else with one. It does the same when the broker
+ * ends it for a while only.
  *
  * The iteration ends when the subscription does: after {@link close} or a clean
  * end it is done, else it throws a TidewireError. Leaving a `for await`
@@ -69,9 +136,13 @@ export class Subscription<T = unknown> {
   /** @internal */
   readonly classNumber: number;
   /** @internal */
-  readonly priority: number;
-  /** @internal */
   readonly window: number;
+  /** @internal */
+  readonly flags: number;
+  /** @internal */
+  readonly filter: Field;
+  /** @internal */
+  readonly group: string | undefined;
   /** @internal */
   readonly queue: ItemQueue;
 
@@ -79,39 +150,116 @@ export class Subscription<T = unknown> {
   readonly #stopListening: () => void;
   readonly #ready = deferred<void>();
   readonly #closed = deferred<TidewireError | undefined>();
+  readonly #exact: boolean;
+  /** Undefined where it does not go on, but begins anew: in a group, and if it is fresh. */
+  readonly #resume: Resume | undefined;
+  readonly #backoff: Backoff;
+  /** The positions that the application has got to, and the topics it heard of last. */
+  readonly #consumed = new Map<string, Position>();
+  #since: Date | undefined; // when a pattern's subscription first began
   #stream: SubscriptionStream | undefined;
+  #priority: number;
   #ended = false;
-  #subscribedBefore = false;
-  #position: Position | undefined; // of an exact pattern, when its last stream ended
+  #live = false; // it was confirmed once
+  #liveSince = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #stats = { delivered: 0, gaps: 0, dropped: 0 };
 
-  /** @internal Throws `invalid_pattern`, `system_topic` and `invalid_option`. */
-  constructor(host: SubscriptionHost, pattern: string, o: SubscribeOptions) {
+  /**
+   * @internal Throws `invalid_pattern`, `system_topic`, `unsupported_class` and
+   * `invalid_option`.
+   */
+  constructor(
+    host: SubscriptionHost,
+    pattern: string,
+    o: SubscribeOptions,
+    internal: InternalOptions = {},
+  ) {
     checkPattern(pattern);
     checkNotSystem(pattern);
-    const { priority = DEFAULT_PRIORITY, credit = DEFAULT_CREDIT } = o;
-    if (!(Number.isInteger(priority) && priority >= 0 && priority <= MAX_PRIORITY)) {
-      throw fail("invalid_option", `priority ${priority}`);
-    }
-    if (!(Number.isSafeInteger(credit) && credit > 0)) {
-      throw fail("invalid_option", `credit ${credit}`);
-    }
-    const cls = o.class ?? "reliable";
-    if (!Object.hasOwn(classes, cls)) {
-      throw fail("unsupported_class", `class ${cls}`);
-    }
+    const { priority = DEFAULT_PRIORITY, credit = DEFAULT_CREDIT, group } = o;
+    checkNumber("priority", priority, 0, MAX_PRIORITY);
+    checkNumber("credit", credit, 1, Number.MAX_SAFE_INTEGER);
+    checkLabel("a group", group, MAX_LABEL);
+    if (group && o.from) throw bad("a group has no from");
+    this.classNumber = classes.indexOf(o.class ?? "reliable");
+    if (this.classNumber < 0) throw fail("unsupported_class", `class ${o.class}`);
     this.#host = host;
     this.pattern = pattern;
-    this.classNumber = classes[cls];
-    this.priority = priority;
+    this.#priority = priority;
     this.window = credit;
+    this.flags =
+      (o.noEcho ? FLAG_NO_ECHO : 0) |
+      (o.noRetained ? FLAG_NO_RETAINED : 0) |
+      (internal.flags ?? 0);
+    this.filter = filterField(o.filter);
+    this.group = group;
+    this.#exact = isExact(pattern);
+    const { fresh = false } = internal;
+    if (o.from === "beginning") this.#since = new Date(0);
+    else if (typeof o.from === "object" && "since" in o.from) this.#since = o.from.since;
+    if (typeof o.from === "object" && "position" in o.from) this.#consumed.set(pattern, o.from.position);
+    if (typeof o.from === "object" && "positions" in o.from) {
+      for (const [topic, p] of Object.entries(o.from.positions)) this.#consumed.set(topic, p);
+    }
+    if (!fresh && !group) this.#resume = new Resume(pattern, this.#exact, o.from);
+    this.#backoff = new Backoff(host.backoff);
     this.queue = new ItemQueue({
       freed: () => this.#stream?.flow(),
-      dropped: (reason) => void host.drops[reason]++,
+      dropped: (reason) => {
+        host.drops[reason]++;
+        this.#stats.dropped++;
+      },
     });
+    this.queue.marks = fresh;
     this.ready = this.#ready.promise;
     this.closed = this.#closed.promise;
     this.#stopListening = onAbort(o.signal, (error) => this.end(error, true));
     if (this.#ended) this.#stopListening();
+  }
+
+  /** The state now. */
+  get state(): SubscriptionState {
+    if (this.#ended) return "unsubscribed";
+    return this.#stream?.live ? "subscribed" : "subscribing";
+  }
+
+  /** The priority now: 0 (first) to 7 (last). */
+  get priority(): number {
+    return this.#priority;
+  }
+
+  /**
+   * Changes the priority, from the next message on. Throws `invalid_option` for one
+   * that is not 0 to 7.
+   */
+  setPriority(priority: number): void {
+    checkNumber("priority", priority, 0, MAX_PRIORITY);
+    this.#priority = priority;
+    this.#stream?.prioritize();
+  }
+
+  /**
+   * The position up to which the iteration has given everything, of a subscription to
+   * one topic, once it is known. Another subscription `from` there goes on with what
+   * follows.
+   */
+  get position(): Position | undefined {
+    return this.#exact ? this.#consumed.get(this.pattern) : undefined;
+  }
+
+  /**
+   * The same of a subscription to a pattern, as a {@link SubscribeOptions.from}: the
+   * positions of the 1,024 topics that were heard of last, and when it first began.
+   */
+  get positions(): { positions: Record<string, Position>; since: Date } | undefined {
+    if (this.#exact || !this.#since) return undefined;
+    return { positions: Object.fromEntries(this.#consumed), since: this.#since };
+  }
+
+  /** Returns counts since the subscription was made. */
+  stats(): SubscriptionStats {
+    return { waiting: this.queue.waiting, ...this.#stats };
   }
 
   /**
@@ -124,14 +272,19 @@ export class Subscription<T = unknown> {
 
   /** Yields messages and gaps as they come. */
   [Symbol.asyncIterator](): AsyncIterator<Item<T>, undefined, void> {
+    let last: Arrival | undefined; // the application has it until it asks for the next
+    const next = async (): Promise<IteratorResult<Item<T>, undefined>> => {
+      last?.done?.();
+      last = undefined;
+      const entry = await this.queue.take();
+      if (!entry) return { done: true, value: undefined };
+      if (entry.kind === "gap") return { done: false, value: this.#gap(entry) };
+      if (entry.kind !== "arrival") return next();
+      last = entry;
+      return { done: false, value: this.message(entry) };
+    };
     return {
-      next: async () => {
-        const entry = await this.queue.take();
-        if (!entry) return { done: true, value: undefined };
-        if (entry.kind === "gap") return { done: false, value: entry };
-        const { name, epoch, base } = entry.topic;
-        return { done: false, value: new Message<T>(name, epoch, base, entry.frame) };
-      },
+      next,
       return: async () => {
         this.close();
         return { done: true, value: undefined };
@@ -139,8 +292,31 @@ export class Subscription<T = unknown> {
     };
   }
 
+  /** @internal Makes the message of what was taken from the queue. */
+  message(a: Arrival): Message<T> {
+    this.#stats.delivered++;
+    this.#consume(a.topic.name, { epoch: a.topic.epoch, offset: a.frame.offset });
+    return new Message<T>(a.topic, a.frame, this.#host.reply);
+  }
+
+  #gap(g: Gap): Gap {
+    this.#stats.gaps++;
+    if (g.topic !== undefined && g.to) this.#consume(g.topic, g.to);
+    return g;
+  }
+
+  #consume(topic: string, p: Position): void {
+    const old = this.#consumed.get(topic);
+    if (this.group !== undefined || (old?.epoch === p.epoch && old.offset > p.offset)) return;
+    this.#consumed.delete(topic); // it becomes the newest
+    this.#consumed.set(topic, p);
+    if (this.#consumed.size <= MAX_POSITIONS) return;
+    this.#consumed.delete(this.#consumed.keys().next().value as string);
+  }
+
   /** @internal The connection has a stream for it. */
   attach(stream: SubscriptionStream): void {
+    clearTimeout(this.#timer);
     this.#stream = stream;
   }
 
@@ -149,31 +325,75 @@ export class Subscription<T = unknown> {
     return !this.#stream && !this.#ended;
   }
 
+  /** @internal Whether SUBSCRIBE has a time in it, which needs WELCOME. */
+  get timed(): boolean {
+    return this.#resume?.timed ?? false;
+  }
+
   /** @internal */
-  subscribed(to: Position | undefined): void {
-    const from = this.#position;
-    // Only an unchanged position proves that nothing was missed.
-    if (this.#subscribedBefore && !(to && from?.epoch === to.epoch && from.offset === to.offset)) {
-      const topic = isExact(this.pattern) ? this.pattern : undefined;
-      this.queue.gap({ kind: "gap", topic, from, to, reason: "reconnect", count: undefined });
-    }
-    this.#subscribedBefore = true;
+  from(base: number): Field {
+    return this.#resume?.field(base);
+  }
+
+  /** @internal The number of its stream on the connection, while there is one. */
+  get number(): number | undefined {
+    return this.#stream?.number;
+  }
+
+  /** @internal */
+  subscribed(s: Subscribed, c: Connection): void {
+    this.#liveSince = Date.now();
+    this.queue.mark("begun", this.pattern);
+    this.#tell(this.#resume?.subscribed(s, c.base, c.id));
+    if (s.time !== undefined) this.#since ??= new Date(c.base + s.time);
+    this.#live = true;
     this.#ready.resolve();
   }
 
   /** @internal */
-  streamEnded(why: TidewireError | undefined, at: Position | undefined): void {
+  announced(t: Announced): void {
+    this.#tell(this.#resume?.announced(t));
+    if (this.#exact && !this.#consumed.has(t.name)) {
+      this.#consume(t.name, { epoch: t.epoch, offset: t.offset });
+    }
+  }
+
+  /** Puts a gap into the queue, where gaps are told at all. */
+  #tell(gap: Gap | undefined): void {
+    if (gap && this.classNumber !== UNRELIABLE) this.queue.gap(gap);
+  }
+
+  /** @internal */
+  streamEnded(why: TidewireError | undefined, topics: Iterable<TopicState>): void {
     this.#stream = undefined;
-    this.#position = at ?? this.#position;
+    this.#resume?.ended(topics);
+    // What waits was not consumed, and goes to other members.
+    if (this.group !== undefined) this.queue.clear();
     // With the connection, or with a broker that stops, the subscription does not
     // end: it waits for the next connection.
-    if (why && why.codeName !== "shutting_down") this.end(why.code ? why : undefined, false);
+    if (!why || why.codeName === "shutting_down" || this.#ended) return;
+    // Nor does it where the broker cannot just now, or says that trying again helps.
+    const passing = this.#live && why.code >= 300;
+    if (!passing && why.retry === undefined) {
+      return this.end(why.code ? why : undefined, false);
+    }
+    if (Date.now() - this.#liveSince >= STABLE_MS) this.#backoff.reset();
+    this.#timer = setTimeout(() => this.#host.open(this), this.#backoff.next(why.retry));
+  }
+
+  /** @internal Begins anew, for one that is fresh: its state is of no use any more. */
+  restart(): void {
+    if (!this.#stream) return;
+    this.#stream.close();
+    this.#stream = undefined;
+    this.#timer = setTimeout(() => this.#host.open(this), this.#backoff.next());
   }
 
   /** @internal Ends the subscription; what waits stays to be taken, or not. */
   end(error: TidewireError | undefined, discard: boolean): void {
     if (this.#ended) return;
     this.#ended = true;
+    clearTimeout(this.#timer);
     this.#stopListening?.();
     this.#stream?.close();
     this.#stream = undefined;
@@ -183,3 +403,4 @@ export class Subscription<T = unknown> {
     this.#host.ended(this);
   }
 }
+

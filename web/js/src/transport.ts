@@ -24,6 +24,15 @@ export interface TransportCloseInfo {
   readonly reason?: string;
 }
 
+/** What a transport tells of itself; browsers have more and less of it. */
+export interface TransportStats {
+  /** Milliseconds. */
+  readonly smoothedRtt?: number;
+  /** Packets that this side has sent, and those of them that were lost. */
+  readonly packetsSent?: number;
+  readonly packetsLost?: number;
+}
+
 /** A WebTransport session, as far as this client uses it. */
 export interface Transport {
   readonly ready: Promise<unknown>;
@@ -32,6 +41,7 @@ export interface Transport {
   readonly datagrams?: TransportDatagrams;
   createBidirectionalStream(): Promise<TransportStream>;
   close(info?: TransportCloseInfo): void;
+  getStats?(): Promise<TransportStats>;
 }
 
 /** What a {@link TransportConstructor} is given. */

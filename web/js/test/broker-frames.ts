@@ -1,22 +1,42 @@
 // The other side of frames.ts: what a broker writes and parses. The client has no
 // need of it; the scripted broker and the golden vectors do.
 
-import { type Frame, writeFrame } from "../src/envelope.js";
+import { type Field, type FieldReader, type Frame, writeFrame, writeShort } from "../src/envelope.js";
 import { type TidewireError, fail } from "../src/errors.js";
 import * as Type from "../src/frame-types.js";
-import type {
-  Ack,
-  Authenticated,
-  GapFrame,
-  MessageFrame,
-  Resume,
-  Skip,
-  Subscribed,
-  TopicFrame,
-  Welcome,
+import {
+  type Ack,
+  type Authenticated,
+  type GapFrame,
+  type MessageFrame,
+  type Resume,
+  type Skip,
+  type Subscribed,
+  type TopicFrame,
+  type Welcome,
+  parseHeaders,
+  parseLabel,
 } from "../src/frames.js";
-import { MAX_AGENT, MAX_FIRST_FRAME, MAX_SECRET, MAX_TOKEN } from "../src/limits.js";
-import { checkPattern, checkTopic } from "../src/topics.js";
+import {
+  MAX_AGENT,
+  MAX_CONDITIONS,
+  MAX_EPOCH,
+  MAX_FIRST_FRAME,
+  MAX_KEY,
+  MAX_LABEL,
+  MAX_LAST,
+  MAX_PAGE,
+  MAX_POSITIONS,
+  MAX_REPLIES,
+  MAX_REPLY,
+  MAX_SECRET,
+  MAX_TIMEOUT,
+  MAX_TOKEN,
+} from "../src/limits.js";
+import { checkHeaders, checkNumber } from "../src/options.js";
+import type { Payload } from "../src/payload.js";
+import type { Counts, Page, Pong, Response } from "../src/request-frames.js";
+import { checkPattern, checkTopic, isExact } from "../src/topics.js";
 
 /** What a refusal tells. */
 export type Failure = Pick<TidewireError, "code" | "reason" | "retry">;
@@ -64,23 +84,67 @@ export function writeStreamEnd(e: { subscription: number; error: Failure }): Uin
   return writeFrame(Type.STREAM_END, e.subscription, e.error.code, e.error.reason, e.error.retry);
 }
 
-export function writeSubscribed(s: Subscribed): Uint8Array {
-  if (s.topic === 0) return writeFrame(Type.SUBSCRIBED);
-  return writeFrame(Type.SUBSCRIBED, s.topic, s.epoch, s.offset);
+type Announced = "last" | "class" | "time";
+
+export function writeSubscribed(
+  s: Omit<Subscribed, Announced> & Partial<Pick<Subscribed, Announced>>,
+): Uint8Array {
+  const at = s.topic === 0 ? [undefined, undefined, undefined] : [s.topic, s.epoch, s.offset];
+  return writeShort(Type.SUBSCRIBED, ...at, s.last, s.time, s.class);
 }
 
-export function writeTopic(t: TopicFrame): Uint8Array {
-  return writeFrame(Type.TOPIC, t.topic, t.name, t.epoch, t.offset);
+export function writeTopic(
+  t: Omit<TopicFrame, "last" | "class"> & Partial<Pick<TopicFrame, "last" | "class">>,
+): Uint8Array {
+  return writeShort(Type.TOPIC, t.topic, t.name, t.epoch, t.offset, t.last, t.class);
 }
 
 export function writeMessage(m: MessageFrame): Uint8Array {
-  const fields = [m.topic, m.offset, m.previous, m.time, m.encoding, m.data];
-  if (m.reliable !== undefined) {
-    return writeFrame(Type.MESSAGE, ...fields, m.publisher, m.reliable);
-  }
-  return m.publisher
-    ? writeFrame(Type.MESSAGE, ...fields, m.publisher)
-    : writeFrame(Type.MESSAGE, ...fields);
+  return writeShort(
+    Type.MESSAGE,
+    m.topic,
+    m.offset,
+    m.previous,
+    m.time,
+    m.encoding,
+    m.data,
+    m.publisher,
+    m.reliable,
+    m.key || undefined,
+    m.expires,
+    m.headers.length > 0 ? m.headers : undefined,
+    undefined,
+    m.reply,
+    m.retain ? 1 : undefined,
+  );
+}
+
+export function writePong(p: Pong): Uint8Array {
+  const list = p.subscriptions.map((s) => [
+    s.subscription,
+    s.bytes,
+    s.messages,
+    s.conflated,
+    s.dropped,
+  ]);
+  return writeFrame(Type.PONG, p.number, p.rtt, p.sent, p.lost, list.length > 0 ? list : undefined);
+}
+
+export function writePage(p: Page): Uint8Array {
+  return writeFrame(Type.PAGE, p.topic, p.epoch, p.first, p.last);
+}
+
+export function writeCounts(c: Counts): Uint8Array {
+  return writeFrame(Type.COUNTS, c.number, [...c.topics].flat(), c.more ? 1 : 0);
+}
+
+export function writeResponse(r: Response): Uint8Array {
+  const headers = r.headers.length > 0 ? r.headers : undefined;
+  return writeFrame(Type.RESPONSE, r.number, r.encoding, r.data, r.publisher, headers);
+}
+
+export function writeDone(d: { number: number; error: Failure }): Uint8Array {
+  return writeFrame(Type.DONE, d.number, d.error.code, d.error.reason);
 }
 
 export function writeGap(g: GapFrame): Uint8Array {
@@ -149,6 +213,71 @@ export interface ParsedSubscribe {
   readonly class: number;
   readonly priority: number;
   readonly credit: number;
+  /** As it came (PROTOCOL §4.8). */
+  readonly from: Field;
+  readonly flags: number;
+  /** As it came (PROTOCOL §6.10). */
+  readonly filter: readonly [string, number, ...string[]][];
+  readonly group: string;
+}
+
+/** Reads a list of any length, so that too long a one is a bad option. */
+function anyList(f: FieldReader): FieldReader {
+  return f.list(MAX_FIRST_FRAME);
+}
+
+function invalid(reason: string): Error {
+  return fail("invalid_option", reason);
+}
+
+/** Reads `from` (PROTOCOL §4.8). */
+function parseFrom(f: Frame): Field {
+  if (f.absent()) return undefined;
+  const l = f.list(3);
+  const form = l.uint();
+  const lengths = [3, 2, 2, 1, 3];
+  if (form >= lengths.length) throw invalid(`form ${form}`);
+  const from: Field[] = [form];
+  if (form === 0) from.push(l.uint(MAX_EPOCH - 1), l.uint());
+  if (form === 1) {
+    const last = l.uint();
+    checkNumber("last", last, 1, MAX_LAST);
+    from.push(last);
+  }
+  if (form === 2 || form === 4) from.push(l.uint());
+  if (form === 4) from.push(parsePositions(l.list(MAX_POSITIONS)));
+  if (l.length !== lengths[form]) throw fail("malformed_frame", "from");
+  return from;
+}
+
+function parsePositions(l: FieldReader): Field[] {
+  return Array.from({ length: l.length }, () => {
+    const p = l.list(3);
+    if (p.length !== 3) throw fail("malformed_frame", "a position");
+    const topic = p.text(MAX_FIRST_FRAME);
+    checkTopic(topic);
+    return [topic, p.uint(MAX_EPOCH - 1), p.uint()];
+  });
+}
+
+function parseFilter(f: FieldReader): [string, number, ...string[]][] {
+  if (f.absent()) return [];
+  const l = anyList(f);
+  checkNumber("conditions", l.length, 0, MAX_CONDITIONS);
+  return Array.from({ length: l.length }, () => {
+    const c = anyList(l);
+    if (c.length < 2) throw invalid("a condition");
+    const name = c.text(MAX_FIRST_FRAME);
+    checkHeaders([name, ""]);
+    const operator = c.uint();
+    checkNumber("operator", operator, 0, 6);
+    const values = Array.from({ length: c.length - 2 }, () => c.text(MAX_FIRST_FRAME));
+    for (const value of values) checkHeaders(["x", value]);
+    const [least, most] = operator === 2 || operator === 3 ? [0, 0] : [1, operator > 4 ? 1 : MAX_CONDITIONS];
+    checkNumber("values", values.length, least, most);
+    if (operator > 4 && !/^[+-]?(\d+\.?\d*|\.\d+)$/.test(values[0] as string)) throw invalid("number");
+    return [name, operator, ...values];
+  });
 }
 
 export function parseSubscribe(f: Frame): ParsedSubscribe {
@@ -158,15 +287,110 @@ export function parseSubscribe(f: Frame): ParsedSubscribe {
     class: f.uint(),
     priority: f.uint(),
     credit: f.uint(),
+    from: parseFrom(f),
   };
-  const from = f.absent();
-  const options = f.absent();
+  const options = f.absent() ? undefined : anyList(f);
+  if ((options?.length ?? 0) > 3) throw invalid("an option that is not known");
+  const flags = options?.optional() ?? 0;
+  if (flags > 7) throw invalid(`flags ${flags}`);
+  const filter = options ? parseFilter(options) : [];
+  const group = options ? parseLabel(options, "a group", MAX_LABEL) : "";
   if (s.number === 0 || s.credit === 0) throw fail("malformed_frame", "at least 1");
   if (s.class > 3) throw fail("unsupported_class", `class ${s.class}`);
-  if (s.priority > 7) throw fail("invalid_option", `priority ${s.priority}`);
-  if (!from || !options) throw fail("invalid_option", "reserved");
+  if (s.priority > 7) throw invalid(`priority ${s.priority}`);
   checkPattern(s.pattern);
-  return s;
+  const form = (s.from as number[] | undefined)?.[0];
+  if (form === (isExact(s.pattern) ? 4 : 0)) throw invalid("this from with this pattern");
+  if (group && (s.from || flags & 4)) throw invalid("a group with these options");
+  return { ...s, flags, filter, group };
+}
+
+export function parsePriority(f: Frame): { subscription: number; priority: number } {
+  return { subscription: f.uint(), priority: f.uint(7) };
+}
+
+export function parsePing(f: Frame): { number: number; subscriptions: boolean } {
+  return { number: f.uint(), subscriptions: ((f.optional() ?? 0) & 1) === 1 };
+}
+
+export interface ParsedFetch {
+  readonly topic: string;
+  readonly from: Field;
+  readonly backward: boolean;
+  readonly limit: number;
+}
+
+export function parseFetch(f: Frame): ParsedFetch {
+  const topic = f.text(MAX_FIRST_FRAME);
+  const from = parseFrom(f);
+  const direction = f.uint();
+  const limit = f.uint();
+  checkNumber("direction", direction, 0, 1);
+  checkNumber("limit", limit, 1, MAX_PAGE);
+  const form = (from as number[] | undefined)?.[0] ?? 0;
+  if (form === 4 || (direction === 1 && form > 0)) throw invalid("a page from there");
+  checkTopic(topic);
+  return { topic, from, backward: direction === 1, limit };
+}
+
+export interface ParsedPresence {
+  readonly number: number;
+  readonly topic: string;
+  readonly state: Payload | undefined;
+}
+
+export function parsePresence(f: Frame): ParsedPresence {
+  const p = { number: f.uint(), topic: f.text(MAX_FIRST_FRAME) };
+  if (!f.absent()) return { ...p, state: { encoding: f.uint(255), data: f.bytes() } };
+  if (!f.absent()) throw fail("malformed_frame", "a state without an encoding");
+  return { ...p, state: undefined };
+}
+
+export function parseCount(f: Frame): { number: number; pattern: string } {
+  return { number: f.uint(), pattern: f.text(MAX_FIRST_FRAME) };
+}
+
+export interface ParsedRequest extends Payload {
+  readonly number: number;
+  readonly topic: string;
+  readonly timeout: number;
+  readonly limit: number;
+  readonly key: string;
+  readonly headers: readonly string[];
+}
+
+export function parseRequest(f: Frame): ParsedRequest {
+  const r = {
+    number: f.uint(),
+    topic: f.text(MAX_FIRST_FRAME),
+    timeout: f.uint(),
+    limit: f.uint(),
+    encoding: f.uint(255),
+    data: f.bytes(),
+    key: parseLabel(f, "a key", MAX_KEY),
+    headers: parseHeaders(f),
+  };
+  checkNumber("timeout", r.timeout, 1, MAX_TIMEOUT);
+  checkNumber("limit", r.limit, 1, MAX_REPLIES);
+  return r;
+}
+
+export interface ParsedReply extends Payload {
+  readonly to: Uint8Array;
+  readonly headers: readonly string[];
+}
+
+export function parseReply(f: Frame): ParsedReply {
+  return {
+    to: f.bytes(MAX_REPLY),
+    encoding: f.uint(255),
+    data: f.bytes(),
+    headers: parseHeaders(f),
+  };
+}
+
+export function parseCancel(f: Frame): { number: number } {
+  return { number: f.uint() };
 }
 
 export interface ParsedPublication {
@@ -188,14 +412,28 @@ export interface ParsedPublish {
   readonly mode: number;
   readonly encoding: number;
   readonly data: Uint8Array;
+  readonly key: string;
+  readonly ttl: number | undefined;
+  readonly headers: readonly string[];
+  readonly retain: boolean;
+  readonly id: string;
+  readonly order: number | undefined;
 }
 
 export function parsePublish(f: Frame): ParsedPublish {
-  return {
+  const p = {
     sequence: f.uint(),
     topic: f.optionalText(MAX_FIRST_FRAME),
     mode: f.uint(1),
     encoding: f.uint(255),
     data: f.bytes(),
+    key: parseLabel(f, "a key", MAX_KEY),
+    ttl: f.optional(),
+    headers: parseHeaders(f),
   };
+  const flags = f.optional() ?? 0;
+  const id = parseLabel(f, "an idempotency key", MAX_LABEL);
+  const order = f.optional();
+  if (flags > 1 || p.ttl === 0 || (flags && p.mode)) throw invalid("publish");
+  return { ...p, retain: flags === 1, id, order };
 }

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
-import type { StateChange } from "../src/client.js";
+import type { StateChange } from "../src/client-options.js";
 import { connect } from "../src/index.js";
 import * as Type from "../src/frame-types.js";
 import * as frames from "./broker-frames.js";
@@ -174,15 +174,15 @@ describe("connect", () => {
     const controller = new AbortController();
     const client = connecting(new MockBroker(), {
       signal: controller.signal,
-      token: () => new Promise(() => {}),
+      getToken: () => new Promise(() => {}),
     });
     controller.abort();
     await expect(client).rejects.toThrow(coded("aborted"));
   });
 
   test("a token function that fails ends the attempt", async () => {
-    const token = () => Promise.reject(new Error("no network"));
-    await expect(connecting(new MockBroker(), { token })).rejects.toThrow(
+    const getToken = () => Promise.reject(new Error("no network"));
+    await expect(connecting(new MockBroker(), { getToken })).rejects.toThrow(
       coded("connect_failed", { cause: new Error("no network") }),
     );
   });
@@ -319,7 +319,7 @@ describe("reconnect", () => {
 
   test("a token function is asked again when the token has expired", async () => {
     let n = 0;
-    const { broker, session } = await connected({ token: async () => `token ${++n}` });
+    const { broker, session } = await connected({ getToken: async () => `token ${++n}` });
     session.refuse(201);
     const next = await broker.session();
     expect(await next.hello()).toMatchObject({ token: "token 2" });
@@ -458,7 +458,7 @@ describe("auth", () => {
   test("a notice is told, and a token function is asked for the next token", async () => {
     const random = vi.spyOn(Math, "random").mockReturnValue(0);
     let n = 0;
-    const { client, session } = await connected({ token: () => `token ${++n}` });
+    const { client, session } = await connected({ getToken: () => `token ${++n}` });
     const notices: unknown[] = [];
     client.on("notice", (notice) => notices.push(notice));
     const error = { code: 201, reason: "send AUTH", retry: undefined };

@@ -1,5 +1,6 @@
 import { afterEach } from "vitest";
-import type { Client, ConnectOptions } from "../src/client.js";
+import type { Client } from "../src/client.js";
+import type { ConnectOptions } from "../src/client-options.js";
 import type { Welcome } from "../src/frames.js";
 import { connect } from "../src/index.js";
 import { MockBroker, type MockOptions, type MockSession } from "./mock.js";

@@ -307,6 +307,11 @@ export function messageFrame(m: Partial<MessageFrame> & { offset: number }): Mes
     data: new TextEncoder().encode(String(m.offset)),
     publisher: undefined,
     reliable: undefined,
+    key: "",
+    expires: undefined,
+    headers: [],
+    reply: undefined,
+    retain: false,
     ...m,
   };
 }

@@ -52,6 +52,12 @@ describe("a single publish", () => {
       mode: 0,
       encoding: 3,
       data: new TextEncoder().encode("hi"),
+      key: "",
+      ttl: undefined,
+      headers: [],
+      retain: false,
+      id: "",
+      order: 1,
     });
     ack(session.control, p.sequence, [42]);
     expect(await done).toEqual({ epoch: EPOCH, offset: 42 });
@@ -126,11 +132,11 @@ describe("a publication", () => {
     expect(session.streams.size).toBe(0);
     ack(session.control, first.sequence, [1]);
     const { stream, publication: p } = await session.publication();
-    expect(p).toEqual({ topic: "a", publisher: CLIENT, first: 1 });
-    for (const sequence of [1, 2]) {
+    expect(p).toEqual({ topic: "a", publisher: CLIENT, first: 2 });
+    for (const sequence of [2, 3]) {
       expect(await publish(stream)).toMatchObject({ sequence, topic: "", mode: 0 });
     }
-    ack(stream, 1, [2, 5]);
+    ack(stream, 2, [2, 5]);
     expect((await Promise.all(done)).map((position) => position.offset)).toEqual([1, 2, 5]);
   });
 
@@ -186,18 +192,18 @@ describe("a publication", () => {
     ack(session.control, (await publish(session.control)).sequence, [1]);
     const { stream } = await session.publication();
     // The second one begins below the limit, and ends above it.
-    expect((await publish(stream)).sequence).toBe(1);
     expect((await publish(stream)).sequence).toBe(2);
-    await turn();
-    expect(stream.frames.size).toBe(0);
-    ack(stream, 0, [], 1000); // no more than before
-    ack(stream, 1, [2], 1900);
     expect((await publish(stream)).sequence).toBe(3);
     await turn();
     expect(stream.frames.size).toBe(0);
-    nack(stream, 2, 304, 5000);
+    ack(stream, 0, [], 1000); // no more than before
+    ack(stream, 2, [2], 1900);
     expect((await publish(stream)).sequence).toBe(4);
-    ack(stream, 3, [3, 4]);
+    await turn();
+    expect(stream.frames.size).toBe(0);
+    nack(stream, 3, 304, 5000);
+    expect((await publish(stream)).sequence).toBe(5);
+    ack(stream, 4, [3, 4]);
     expect((await Promise.allSettled(done)).map((r) => r.status)).toEqual([
       "fulfilled",
       "fulfilled",
@@ -321,8 +327,8 @@ describe("waiting", () => {
     ack(session.control, (await publish(session.control)).sequence, [1]);
     await first;
     const { stream } = await session.publication();
-    expect((await publish(stream)).data).toEqual(new Uint8Array([3]));
-    ack(stream, 1, [2]);
+    expect(await publish(stream)).toMatchObject({ sequence: 2, data: new Uint8Array([3]) });
+    ack(stream, 2, [2]);
     await third;
   });
 
@@ -346,17 +352,82 @@ describe("waiting", () => {
     expect(session.control.frames.size).toBe(0);
   });
 
-  test("what was sent when the connection is lost has an unknown outcome", async () => {
-    const { client, session } = await connected();
+  test("what was sent when the connection is lost is sent again under its sequence", async () => {
+    const { broker, client, session } = await connected();
     const stream = await publication(session, () => client.publish("a", large));
-    const lost = coded("connection_lost");
-    const done = [client.publish("a", 1), client.publish("b", 2)].map((p) =>
-      expect(p).rejects.toThrow(lost),
+    const done = [client.publish("a", 1), client.publish("a", 2), client.publish("b", 3)];
+    expect((await publish(stream)).sequence).toBe(2);
+    expect((await publish(stream)).sequence).toBe(3);
+    expect(await publish(session.control)).toMatchObject({ topic: "b", order: 1 });
+    session.lose();
+    const late = client.publish("a", 4);
+    const next = await broker.session();
+    await next.hello();
+    next.welcome();
+    const { stream: second, publication: p } = await next.publication();
+    expect(p).toMatchObject({ topic: "a", first: 2 });
+    for (const sequence of [2, 3, 4]) expect((await publish(second)).sequence).toBe(sequence);
+    const b = await publish(next.control);
+    expect(b).toMatchObject({ topic: "b", order: 1 });
+    nack(second, 2, 2); // it was published before, and nobody knows where
+    ack(second, 3, [8, 9]);
+    ack(next.control, b.sequence, [5]);
+    await expect(done[0]).rejects.toThrow(coded("duplicate", { remote: true }));
+    expect((await Promise.all([done[1], late, done[2]])).map((at) => at?.offset)).toEqual([8, 9, 5]);
+  });
+
+  test("under another id it has an unknown outcome, unless it has an idempotency key", async () => {
+    const { broker, client, session } = await connected();
+    const stream = await publication(session, () => client.publish("a", large));
+    const lost = expect(client.publish("a", 1)).rejects.toThrow(
+      coded("connection_lost", { cause: coded("connection_lost") }),
     );
+    const kept = client.publish("a", 2, { id: "two" });
+    const single = expect(client.publish("b", 3)).rejects.toThrow(coded("connection_lost"));
     await publish(stream);
+    await publish(stream);
+    session.lose();
+    const next = await broker.session();
+    await next.hello();
+    next.welcome({ client: new Uint8Array(16) });
+    await lost;
+    await single;
+    const { stream: second } = await next.publication();
+    const p = await publish(second);
+    expect(p).toMatchObject({ id: "two", data: new Uint8Array([2]) });
+    ack(second, p.sequence, [6]);
+    expect((await kept).offset).toBe(6);
+  });
+
+  test("a hole among what is sent again is a new stream", async () => {
+    const { broker, client, session } = await connected();
+    const stream = await publication(session, () => client.publish("a", large));
+    const done = [1, 2, 3].map((n) => client.publish("a", n));
+    for (let i = 0; i < 3; i++) await publish(stream);
+    ack(stream, 3, [5]); // the one in the middle
+    await done[1];
+    session.lose();
+    const next = await broker.session();
+    await next.hello();
+    next.welcome();
+    const { stream: second, publication: p } = await next.publication();
+    expect(p.first).toBe(2);
+    expect((await publish(second)).sequence).toBe(2);
+    await second.fin;
+    ack(second, 2, [4]);
+    second.end(0);
+    const { stream: third, publication: q } = await next.publication();
+    expect(q.first).toBe(4);
+    ack(third, (await publish(third)).sequence, [6]);
+    expect((await Promise.all(done)).map((at) => at.offset)).toEqual([4, 5, 6]);
+  });
+
+  test("where nobody connects again it has an unknown outcome", async () => {
+    const { client, session } = await connected({ reconnect: false });
+    const done = expect(client.publish("a", 1)).rejects.toThrow(coded("connection_lost"));
     await publish(session.control);
     session.lose();
-    await Promise.all(done);
+    await done;
   });
 
   test("what was not sent goes with the next connection, in order", async () => {
@@ -377,36 +448,137 @@ describe("waiting", () => {
     expect((await Promise.all(done)).map((p) => p.offset)).toEqual([1, 2]);
   });
 
-  test("a broker that stops leaves what was not sent to the next connection", async () => {
+  test("a broker that stops leaves everything to the next connection", async () => {
     const limits = { ...welcome.limits, publicationCredit: 20_000 };
     const { broker, client, session } = await connected({}, {}, { limits });
     const stream = await publication(session, () => client.publish("a", large));
-    const sent = expect(client.publish("a", large)).rejects.toThrow(
-      coded("connection_lost", { cause: coded("shutting_down") }),
-    );
+    const sent = client.publish("a", large);
     const waits = client.publish("a", large);
     await publish(stream);
     stream.end(400);
     session.refuse(400);
-    await sent;
     const next = await broker.session();
     await next.hello();
     next.welcome();
     const { stream: second } = await next.publication();
     ack(second, (await publish(second)).sequence, [5]);
-    expect((await waits).offset).toBe(5);
+    ack(second, (await publish(second)).sequence, [6]);
+    expect((await Promise.all([sent, waits])).map((at) => at.offset)).toEqual([5, 6]);
   });
 
-  test("more than 16 MiB do not wait", async () => {
-    const { client, session } = await connected();
+  test("without a connection no more waits than may, in bytes", async () => {
+    const { client, session } = await connected({ offline: { maxBytes: 3 << 20 } });
     session.lose();
     await until(() => expect(client.state).not.toBe("connected"));
     const mib = new Uint8Array(1 << 20);
-    const waiting = Array.from({ length: 16 }, () => client.publish("a", mib));
-    await expect(client.publish("b", mib)).rejects.toThrow(coded("rate_limited", { remote: false }));
+    const waiting = Array.from({ length: 3 }, () => client.publish("a", mib));
+    await expect(client.publish("b", "x")).rejects.toThrow(coded("queue_full", { remote: false }));
     const refused = waiting.map((p) => expect(p).rejects.toThrow(coded("closed")));
     await client.close();
     await Promise.all(refused);
+  });
+
+  test("without a connection nothing waits, if the options say so", async () => {
+    const { client, session } = await connected({ offline: { refuse: true } });
+    session.lose();
+    await until(() => expect(client.state).not.toBe("connected"));
+    await expect(client.publish("a", 1)).rejects.toThrow(coded("offline"));
+    await expect(client.history("a")).rejects.toThrow(coded("offline"));
+  });
+
+  test("the time to live goes on while a message waits", async () => {
+    const { broker, client, session } = await connected();
+    session.lose();
+    await until(() => expect(client.state).not.toBe("connected"));
+    vi.useFakeTimers({ toFake: ["Date"] });
+    const done = [client.publish("a", 1, { ttl: 1000 }), client.publish("b", 1, { ttl: 100 })];
+    vi.setSystemTime(Date.now() + 300);
+    const next = await broker.session();
+    await next.hello();
+    next.welcome();
+    for (const ttl of [700, 1]) {
+      const p = await publish(next.control);
+      expect(p.ttl).toBe(ttl);
+      ack(next.control, p.sequence, [1]);
+    }
+    await Promise.all(done);
+  });
+});
+
+describe("options", () => {
+  test("go with the message", async () => {
+    const { client, session } = await connected();
+    const headers = { kind: "x", empty: "" };
+    const done = client.publish("a", "v", { key: "k", ttl: 5000, headers, retain: true, id: "i" });
+    const p = await publish(session.control);
+    expect(p).toMatchObject({
+      key: "k",
+      ttl: 5000,
+      headers: ["kind", "x", "empty", ""],
+      retain: true,
+      id: "i",
+    });
+    ack(session.control, p.sequence, [1]);
+    await done;
+    client.publishLossy("a", "v", { key: "k", ttl: 5, headers });
+    expect(frames.parsePublish(await session.datagramsUp.next())).toMatchObject({
+      mode: 1,
+      key: "k",
+      ttl: 5,
+      headers: ["kind", "x", "empty", ""],
+    });
+  });
+
+  test.each([
+    [{ key: "" }],
+    [{ key: "é".repeat(128) }],
+    [{ ttl: 0 }],
+    [{ ttl: 1.5 }],
+    [{ id: "x".repeat(65) }],
+    [{ headers: { "": "x" } }],
+    [{ headers: { "a b": "x" } }],
+    [{ headers: { "a:b": "x" } }],
+    [{ headers: { é: "x" } }],
+    [{ headers: { ["n".repeat(65)]: "x" } }],
+    [{ headers: { a: "x".repeat(513) } }],
+    [{ headers: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`h${i}`, ""])) }],
+    [{ headers: Object.fromEntries(Array.from({ length: 9 }, (_, i) => [`h${i}`, "x".repeat(512)])) }],
+  ])("%j are refused at once", async (options) => {
+    const { client, session } = await connected();
+    await expect(client.publish("a", 1, options)).rejects.toThrow(coded("invalid_option"));
+    expect(session.control.frames.size).toBe(0);
+  });
+
+  test("a lossy message is neither retained nor published once", async () => {
+    const { client } = await connected();
+    for (const options of [{ retain: true }, { id: "x" }]) {
+      expect(() => client.publishLossy("a", 1, options as object)).toThrow(coded("invalid_option"));
+    }
+  });
+});
+
+describe("a batch", () => {
+  test("goes on a publication in one write, and resolves with all positions", async () => {
+    const { client, session } = await connected();
+    const done = client.publishBatch("a", [{ value: "1" }, { value: "2", key: "k" }, { value: 3 }]);
+    const { stream, publication: p } = await session.publication();
+    expect(p.first).toBe(1);
+    expect(await publish(stream)).toMatchObject({ sequence: 1, key: "" });
+    expect(await publish(stream)).toMatchObject({ sequence: 2, key: "k" });
+    expect(await publish(stream)).toMatchObject({ sequence: 3, encoding: 1 });
+    expect(stream.writes).toBe(1);
+    ack(stream, 1, [4, 5, 9]);
+    expect((await done).map((at) => at.offset)).toEqual([4, 5, 9]);
+    expect(await client.publishBatch("a", [])).toEqual([]);
+  });
+
+  test("rejects with the first refusal", async () => {
+    const { client, session } = await connected();
+    const done = client.publishBatch("a", [{ value: 1 }, { value: 2 }]);
+    const { stream } = await session.publication();
+    nack(stream, 1, 304);
+    ack(stream, 2, [1]);
+    await expect(done).rejects.toThrow(coded("rate_limited"));
   });
 });
 

@@ -57,8 +57,12 @@ describe("subscribe", () => {
       class: 0,
       priority: 3,
       credit: 256 << 10,
+      from: undefined,
+      flags: 0,
+      filter: [],
+      group: "",
     });
-    expect((await session.subscription()).subscribe).toEqual({
+    expect((await session.subscription()).subscribe).toMatchObject({
       number: 2,
       pattern: "c.>",
       class: 2,
@@ -81,7 +85,21 @@ describe("subscribe", () => {
     ["a", { priority: 1.5 }, "invalid_option"],
     ["a", { credit: 0 }, "invalid_option"],
     ["a", { credit: NaN }, "invalid_option"],
-    ["a", { class: "latest" as never }, "unsupported_class"],
+    ["a", { class: "best" as never }, "unsupported_class"],
+    ["a", { group: "" }, "invalid_option"],
+    ["a", { group: "x".repeat(65) }, "invalid_option"],
+    ["a", { group: "g", from: "beginning" as const }, "invalid_option"],
+    ["a", { from: { last: 0 } }, "invalid_option"],
+    ["a", { from: { last: 10_001 } }, "invalid_option"],
+    ["a.*", { from: { position: { epoch: 1, offset: 1 } } }, "invalid_option"],
+    ["a", { from: { position: { epoch: 2 ** 48, offset: 1 } } }, "invalid_option"],
+    ["a", { from: { positions: {}, since: new Date() } }, "invalid_option"],
+    ["a", { from: { since: new Date(NaN) } }, "invalid_option"],
+    ["a.*", { from: { positions: { "a b": { epoch: 1, offset: 1 } }, since: new Date(0) } }, "invalid_topic"],
+    ["a", { filter: { "no name": "x" } }, "invalid_option"],
+    ["a", { filter: { x: [] } }, "invalid_option"],
+    ["a", { filter: { x: { atLeast: NaN } } }, "invalid_option"],
+    ["a", { filter: { x: "v".repeat(513) } }, "invalid_option"],
   ])("%s with %j is refused at once: %s", async (pattern, options, codeName) => {
     const { client, session } = await connected();
     expect(() => client.subscribe(pattern, options)).toThrow(coded(codeName, { remote: false }));
@@ -305,9 +323,65 @@ describe("the end of a subscription", () => {
     const stream = await serve(session);
     await subscription.ready;
     stream.break();
-    const error = { code: 305, reason: "not read", retry: 1000 };
+    const error = { code: 206, reason: "revoked", retry: undefined };
     session.control.send(frames.writeStreamEnd({ subscription: 1, error }));
-    await expect(take(subscription, 1)).rejects.toThrow(coded("slow_subscriber", { retry: 1000 }));
+    await expect(take(subscription, 1)).rejects.toThrow(coded("permission_revoked"));
+  });
+
+  test("one for a while only: it goes on behind what has come", async () => {
+    const { client, session } = await connected();
+    const subscription = client.subscribe("a");
+    const stream = await serve(session);
+    stream.send(message({ offset: 1 }));
+    expect(await take(subscription, 1)).toEqual(["a1"]);
+    expect(subscription.state).toBe("subscribed");
+    const error = { code: 305, reason: "not read", retry: 1 };
+    stream.break();
+    session.control.send(frames.writeStreamEnd({ subscription: 1, error }));
+    await until(() => expect(subscription.state).toBe("subscribing"));
+    const { stream: second, subscribe } = await session.subscription();
+    expect(subscribe).toMatchObject({ number: 2, from: [0, EPOCH, 1] });
+    subscribed(second, 1);
+    second.end(402, "", 1);
+    const third = await session.subscription();
+    expect(third.subscribe).toMatchObject({ number: 3, from: [0, EPOCH, 1] });
+    third.stream.send(
+      frames.writeSubscribed({ topic: 1, epoch: EPOCH, offset: 1, last: 2 }),
+      message({ offset: 2 }),
+      message({ offset: 3 }),
+    );
+    const iterator = subscription[Symbol.asyncIterator]();
+    const items = [(await iterator.next()).value, (await iterator.next()).value] as Message[];
+    expect(items.map((m) => [m.offset, m.replayed])).toEqual([[2, true], [3, false]]);
+  });
+
+  test("a refusal to begin that says when to try again is no end", async () => {
+    const { client, session } = await connected();
+    const subscription = client.subscribe("a");
+    (await session.subscription()).stream.end(402, "", 1);
+    await serve(session);
+    await subscription.ready;
+  });
+
+  test("a refusal to begin that does not is one", async () => {
+    const { client, session } = await connected();
+    const subscription = client.subscribe("a");
+    (await session.subscription()).stream.end(300);
+    expect(await subscription.closed).toMatchObject({ codeName: "too_many_subscriptions" });
+    expect(subscription.state).toBe("unsubscribed");
+  });
+
+  test("close ends the wait for another beginning", async () => {
+    const { client, session } = await connected();
+    const subscription = client.subscribe("a");
+    const stream = await serve(session);
+    await subscription.ready;
+    stream.end(402, "", 1);
+    await until(() => expect(subscription.state).toBe("subscribing"));
+    subscription.close();
+    const other = client.subscribe("b");
+    expect((await session.subscription()).subscribe.pattern).toBe("b");
+    other.close();
   });
 
   test("STREAM_END for what has ended is ignored", async () => {
@@ -324,21 +398,20 @@ describe("the end of a subscription", () => {
     await other.ready;
   });
 
-  test("a stream that breaks without a word ends, but not at once", async () => {
+  test("a stream that breaks without a word is replaced, but not at once", async () => {
     const { client, session } = await connected();
     const subscription = client.subscribe("a");
-    const stream = await serve(session);
+    const stream = await serve(session, 4);
     await subscription.ready;
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     stream.break();
     await turn();
     await vi.advanceTimersByTimeAsync(4999);
-    const ended = vi.fn();
-    void subscription.closed.then(ended);
-    await turn();
-    expect(ended).not.toHaveBeenCalled();
+    expect(subscription.state).toBe("subscribed");
     await vi.advanceTimersByTimeAsync(1);
-    await expect(take(subscription, 1)).rejects.toThrow(coded("connection_lost"));
+    await until(() => expect(subscription.state).toBe("subscribing"));
+    await vi.advanceTimersByTimeAsync(1);
+    expect((await session.subscription()).subscribe.from).toEqual([0, EPOCH, 4]);
     expect(client.state).toBe("connected");
   });
 
@@ -538,7 +611,7 @@ describe("a reconnect", () => {
       from: { epoch: EPOCH, offset: 2 },
       to: { epoch: EPOCH, offset: 9 },
       reason: "reconnect",
-      count: undefined,
+      count: 7,
     });
     expect(((await iterator.next()).value as Message).time).toEqual(new Date(BASE + 5001));
   });

@@ -3,12 +3,13 @@
 
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import type { Frame } from "../src/envelope.js";
+import type { Field, Frame } from "../src/envelope.js";
 import { TidewireError } from "../src/errors.js";
 import { FrameBuffer } from "../src/frame-buffer.js";
 import * as Type from "../src/frame-types.js";
 import * as frames from "../src/frames.js";
 import { FRAME_OVERHEAD, MAX_FIRST_FRAME } from "../src/limits.js";
+import * as requests from "../src/request-frames.js";
 import * as topics from "../src/topics.js";
 import * as broker from "./broker-frames.js";
 import { hex, unhex, uuid } from "./hex.js";
@@ -46,9 +47,37 @@ function withError(v: { error: TidewireError }): unknown {
 }
 
 /** A payload is a struct of its own in the vectors. */
-function withPayload(v: { encoding: number; data: Uint8Array }): unknown {
-  const { encoding, data, ...rest } = v;
-  return { ...plain(rest), payload: { encoding, data: hex(data) } };
+function withPayload(v: { encoding: number; data: Uint8Array; headers: readonly string[] }): unknown {
+  const { encoding, data, headers, ...rest } = v;
+  return { ...plain(rest), payload: { encoding, data: hex(data) }, headers: pairs(headers) };
+}
+
+/** Headers as the vectors hold them. */
+function pairs(headers: readonly string[]): unknown {
+  return headers.flatMap((name, i) => (i % 2 ? [] : [{ name, value: headers[i + 1] }]));
+}
+
+/** The field `from` as the vectors hold it. */
+function from(field: Field): unknown {
+  const f = { kind: 0, epoch: 0, offset: 0, n: 0, time: 0, positions: [] as unknown[] };
+  if (!Array.isArray(field)) return f;
+  const [form, a, b] = field as number[];
+  if (form === 0) return { ...f, kind: 1, epoch: a, offset: b };
+  if (form === 1) return { ...f, kind: 2, n: a };
+  if (form === 2) return { ...f, kind: 3, time: a };
+  if (form === 3) return { ...f, kind: 4 };
+  const list = b as unknown as [string, number, number][];
+  const positions = list.map(([topic, epoch, offset]) => ({ topic, epoch, offset }));
+  return { ...f, kind: 5, time: a, positions };
+}
+
+function subscribe(s: broker.ParsedSubscribe): unknown {
+  const { flags, ...rest } = s;
+  const filter = s.filter.map(([name, operator, ...values]) => ({ name, operator, values }));
+  const noEcho = (flags & frames.FLAG_NO_ECHO) !== 0;
+  const noRetained = (flags & frames.FLAG_NO_RETAINED) !== 0;
+  const presence = (flags & frames.FLAG_PRESENCE) !== 0;
+  return { ...rest, filter, noEcho, noRetained, presence, from: from(s.from) };
 }
 
 function codec<T extends object>(
@@ -78,12 +107,22 @@ const codecs: Record<string, Codec> = {
   END: codec(frames.parseEnd, broker.writeEnd, withError),
   FLOW: codec(broker.parseFlow, (f) => frames.writeFlow(f.subscription, f.limit, f.offset)),
   STREAM_END: codec(frames.parseStreamEnd, broker.writeStreamEnd, withError),
-  SUBSCRIBE: codec(broker.parseSubscribe, (s) =>
-    frames.writeSubscribe(s.number, s.pattern, s.class, s.priority, s.credit),
+  SUBSCRIBE: codec(
+    broker.parseSubscribe,
+    (s) =>
+      frames.writeSubscribe({
+        ...s,
+        filter: s.filter.length > 0 ? s.filter : undefined,
+        group: s.group || undefined,
+      }),
+    subscribe,
   ),
   SUBSCRIBED: codec(frames.parseSubscribed, broker.writeSubscribed),
   TOPIC: codec(frames.parseTopic, broker.writeTopic),
-  MESSAGE: codec(frames.parseMessage, broker.writeMessage, withPayload),
+  MESSAGE: codec(frames.parseMessage, broker.writeMessage, (m) => ({
+    ...(withPayload(m) as object),
+    reply: hex(m.reply ?? new Uint8Array(0)),
+  })),
   GAP: codec(frames.parseGap, broker.writeGap),
   SKIP: codec(frames.parseSkip, broker.writeSkip),
   PUBLICATION: codec(broker.parsePublication, (p) =>
@@ -92,15 +131,73 @@ const codecs: Record<string, Codec> = {
   PUBLISH: codec(
     broker.parsePublish,
     (p) =>
-      frames.writePublish(p.sequence, p.topic || undefined, {
-        lossy: p.mode === 1,
-        encoding: p.encoding,
-        data: p.data,
-      }),
-    withPayload,
+      frames.writePublish(
+        p.sequence,
+        p.topic || undefined,
+        {
+          ...p,
+          lossy: p.mode === 1,
+          key: p.key || undefined,
+          headers: p.headers.length > 0 ? p.headers : undefined,
+          id: p.id || undefined,
+        },
+        p.order,
+      ),
+    (p) => {
+      const { ttl, id, ...rest } = withPayload(p) as Record<string, unknown>;
+      return { ...rest, tTL: ttl, iD: id };
+    },
   ),
   ACK: codec(frames.parseAck, broker.writeAck),
   NACK: codec(frames.parseNack, broker.writeNack, withError),
+  PRIORITY: codec(broker.parsePriority, (p) => frames.writePriority(p.subscription, p.priority)),
+  PING: codec(broker.parsePing, (p) => requests.writePing(p.number, p.subscriptions)),
+  PONG: codec(requests.parsePong, broker.writePong, (p) => {
+    const { rtt, ...rest } = plain(p);
+    return { ...rest, rTT: rtt };
+  }),
+  FETCH: codec(
+    broker.parseFetch,
+    (f) => requests.writeFetch(f.topic, f.from, f.backward, f.limit),
+    (f) => ({ ...f, from: from(f.from) }),
+  ),
+  PAGE: codec(requests.parsePage, broker.writePage),
+  PRESENCE: codec(
+    broker.parsePresence,
+    (p) => requests.writePresence(p.number, p.topic, p.state),
+    (p) => ({
+      ...p,
+      state: { encoding: p.state?.encoding ?? 0, data: hex(p.state?.data ?? new Uint8Array(0)) },
+      leave: !p.state,
+    }),
+  ),
+  COUNT: codec(broker.parseCount, (c) => requests.writeCount(c.number, c.pattern)),
+  COUNTS: codec(requests.parseCounts, broker.writeCounts, (c) => ({
+    ...c,
+    topics: [...c.topics].map(([topic, count]) => ({ topic, count })),
+  })),
+  REQUEST: codec(
+    broker.parseRequest,
+    (r) =>
+      requests.writeRequest(r.number, {
+        ...r,
+        key: r.key || undefined,
+        headers: r.headers.length > 0 ? r.headers : undefined,
+      }),
+    withPayload,
+  ),
+  RESPONSE: codec(requests.parseResponse, broker.writeResponse, withPayload),
+  DONE: codec(requests.parseDone, broker.writeDone, (d) => {
+    const { retry, ...rest } = withError(d) as Record<string, unknown>;
+    expect(retry).toBeNull();
+    return rest;
+  }),
+  REPLY: codec(
+    broker.parseReply,
+    (r) => requests.writeReply(r.to, r, r.headers.length > 0 ? r.headers : undefined),
+    withPayload,
+  ),
+  CANCEL: codec(broker.parseCancel, (c) => requests.writeCancel(c.number)),
 };
 
 const { isKnown, ...typeNumbers } = Type;

@@ -328,7 +328,7 @@ export const scenarios = {
 
   async "a token is replaced in place, also by the function that gave it"(env) {
     let asked = 0;
-    const token = () => {
+    const getToken = () => {
       asked++;
       return post("/token", { seconds: asked === 1 ? "1" : "3600" });
     };
@@ -343,7 +343,7 @@ export const scenarios = {
         await client.publish("a.renewed", 1);
         equal(client.state, "connected", "state");
       },
-      { token },
+      { getToken },
       env.jwt,
     );
     assert(asked >= 1, "the function was asked");

@@ -1,0 +1,115 @@
+// Pages of a topic's history, without a subscription (PROTOCOL §6.8).
+
+import { onAbort } from "./abort.js";
+import { type Connection, unanswered } from "./connection.js";
+import { deferred } from "./deferred.js";
+import type { Frame } from "./envelope.js";
+import { type TidewireError, fail } from "./errors.js";
+import * as Type from "./frame-types.js";
+import { expect, parseGap, parseMessage, unexpected } from "./frames.js";
+import { MAX_PAGE } from "./limits.js";
+import { type Gap, Message, type Position, type Replier, gapReason } from "./message.js";
+import { type From, bad, checkNumber, fromField } from "./options.js";
+import { type Page, parsePage, writeFetch } from "./request-frames.js";
+
+/** Options of {@link Client.history}. */
+export interface HistoryOptions {
+  /**
+   * Where to begin; by default with the oldest message that is kept, or backward with
+   * the newest. Backward only `{ position }`: the messages before it.
+   */
+  from?: Exclude<From, { readonly positions: unknown }>;
+  /** The newest first. */
+  backward?: boolean;
+  /** The most messages, 1 to 1,000; 100 by default. The broker may give fewer. */
+  limit?: number;
+  /** Stops waiting. */
+  signal?: AbortSignal;
+}
+
+/** A page of a topic's history. */
+export interface HistoryPage<T = unknown> {
+  /** In the order that was asked for. */
+  readonly messages: readonly Message<T>[];
+  /** What is missing among them. */
+  readonly gaps: readonly Gap[];
+  /** The position of the oldest message that is kept, if any is. */
+  readonly first: Position | undefined;
+  /** The position of the last message of this page, if it has one. */
+  readonly last: Position | undefined;
+  /** From where the next page goes on, if anything is left. */
+  readonly next: Position | undefined;
+  /** Whether anything is left. */
+  readonly more: boolean;
+}
+
+/** The most messages of a page, unless the application says otherwise. */
+const DEFAULT_PAGE = 100;
+
+/** Throws `invalid_option` for options that cannot be. */
+export function checkHistory(o: HistoryOptions): void {
+  checkNumber("limit", o.limit ?? DEFAULT_PAGE, 1, MAX_PAGE);
+  fromField(o.from, 0, true);
+  const behind = typeof o.from === "object" && "position" in o.from;
+  if (o.backward && o.from && !behind) throw bad("backward begins at a position");
+}
+
+/** Fetches a page. The topic and the options must be valid. */
+export async function fetchPage<T>(
+  c: Connection,
+  topic: string,
+  o: HistoryOptions,
+  replier: Replier,
+): Promise<HistoryPage<T>> {
+  const messages: Message<T>[] = [];
+  const gaps: Gap[] = [];
+  let page: Page | undefined;
+  let stop = (): void => {};
+  const frame = (f: Frame): void => {
+    if (!page) {
+      expect(f, Type.PAGE);
+      page = parsePage(f);
+      return;
+    }
+    const { epoch } = page;
+    if (f.type === Type.MESSAGE) {
+      if (messages.length === MAX_PAGE) throw fail("protocol_violation", "too long a page");
+      const origin = { name: topic, epoch, base: c.base, replay: Infinity };
+      messages.push(new Message<T>(origin, parseMessage(f), replier));
+    } else if (f.type === Type.GAP) {
+      const g = parseGap(f);
+      const at = (offset?: number): Position | undefined =>
+        offset === undefined ? undefined : { epoch: g.epoch ?? epoch, offset };
+      const reason = gapReason(g.reason);
+      gaps.push({ kind: "gap", topic, from: at(g.from), to: at(g.to), reason, count: g.count });
+    } else throw unexpected(f);
+  };
+  const aborted = deferred<never>();
+  await c.pages.enter();
+  const ended = c.runStream((writer) => {
+    writer.write(writeFetch(topic, fromField(o.from, c.base, true), !!o.backward, o.limit ?? DEFAULT_PAGE));
+    stop = onAbort(o.signal, (error: TidewireError) => {
+      void writer.close();
+      aborted.reject(error);
+    });
+  }, frame);
+  void ended.then(() => {
+    c.pages.leave();
+    stop();
+  });
+  const end = await Promise.race([ended, aborted.promise]);
+  if (!end || !page) throw end?.error.code ? end.error : unanswered(c.error);
+  if (end.error.code) throw end.error;
+  const { epoch, first } = page;
+  const last = messages.at(-1);
+  const next =
+    end.offset === undefined ? undefined : { epoch: end.epoch ?? epoch, offset: end.offset };
+  return {
+    messages,
+    gaps,
+    first: first ? { epoch, offset: first } : undefined,
+    last: last && { epoch, offset: last.offset },
+    next,
+    more: next !== undefined,
+  };
+}

@@ -1,0 +1,92 @@
+// Requests and replies (PROTOCOL §7.7).
+
+import { onAbort } from "./abort.js";
+import type { Connection } from "./connection.js";
+import { type TidewireError, fail } from "./errors.js";
+import { MAX_KEY, MAX_REPLIES, MAX_TIMEOUT } from "./limits.js";
+import { Reply } from "./message.js";
+import { type Headers, checkLabel, checkNumber, headerList } from "./options.js";
+import { type KnownEncoding, encodePayload } from "./payload.js";
+
+/** Options of {@link Client.request}. */
+export interface RequestOptions {
+  /** How long to wait, in milliseconds, 1 to 600,000; 10,000 by default. */
+  timeout?: number;
+  /** By default as for publish. */
+  encoding?: KnownEncoding;
+  headers?: Headers;
+  key?: string;
+  /** Stops waiting. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link Client.requestMany}. */
+export interface RequestManyOptions extends RequestOptions {
+  /** The most replies, 1 to 65,535; 1,000 by default. */
+  max?: number;
+}
+
+const DEFAULT_TIMEOUT = 10_000;
+const DEFAULT_MAX = 1000;
+
+/**
+ * Sends a request when there is a connection, and yields the replies until there are
+ * enough of them. It throws what ended it otherwise.
+ */
+export async function* replies<T>(
+  connected: (signal: AbortSignal) => Promise<Connection>,
+  topic: string,
+  value: unknown,
+  o: RequestManyOptions,
+): AsyncGenerator<Reply<T>, void, void> {
+  const { timeout = DEFAULT_TIMEOUT, max = DEFAULT_MAX } = o;
+  checkNumber("timeout", timeout, 1, MAX_TIMEOUT);
+  checkNumber("max", max, 1, MAX_REPLIES);
+  checkLabel("a key", o.key, MAX_KEY);
+  const payload = { ...encodePayload(value, o.encoding), key: o.key, headers: headerList(o.headers) };
+  const begun = Date.now();
+  const waiting: Reply<T>[] = []; // as many as `max`, at most
+  const stop = new AbortController();
+  let over = false;
+  let error: TidewireError | undefined;
+  let wake = (): void => {};
+  const end = (e?: TidewireError): void => {
+    over = true;
+    error ??= e;
+    wake();
+  };
+  const stopListening = onAbort(o.signal, end);
+  // The broker counts the time from when it has the request.
+  const timer = setTimeout(() => {
+    if (!sent) end(fail("request_timeout", "there was no connection"));
+  }, timeout);
+  let sent = false;
+  const run = async (): Promise<void> => {
+    const c = await connected(stop.signal);
+    if (over) return;
+    sent = true;
+    const left = Math.max(1, timeout - (Date.now() - begun));
+    await c.request(
+      { ...payload, topic, timeout: left, limit: max },
+      (r) => {
+        waiting.push(new Reply<T>(r));
+        wake();
+      },
+      stop.signal,
+    );
+  };
+  void run().then(() => end(), end);
+  try {
+    for (;;) {
+      const next = waiting.shift();
+      if (next) yield next;
+      else if (over) break;
+      else await new Promise<void>((resolve) => (wake = resolve));
+    }
+    if (error) throw error;
+  } finally {
+    clearTimeout(timer);
+    stopListening();
+    stop.abort();
+  }
+}
