@@ -47,6 +47,7 @@ type session struct {
 	expiry    *time.Timer               // of the token; guarded by mu
 	graceEnd  *time.Timer               // of drain; guarded by mu
 	control   *outlet                   // nil before HELLO; guarded by mu
+	pages     int                       // page streams; guarded by mu
 	subs      map[uint64]*subscription  // by the client's number; guarded by mu
 	pubs      map[string]*publication   // by topic; guarded by mu
 	ending    map[*publication]struct{} // those whose END waits to be written; guarded by mu
@@ -216,6 +217,12 @@ func (s *session) serveStream(stream Stream) {
 		var p *publication
 		if p, err = s.openPublication(stream, f); err == nil {
 			p.read(r)
+		}
+	case codec.TypeFetch:
+		if r.Buffered() > 0 {
+			err = codec.Errorf(codec.CodeUnexpectedFrame, "only FIN may follow FETCH")
+		} else {
+			err = s.servePage(stream, f)
 		}
 	default:
 		err = unexpected(f.Type)
