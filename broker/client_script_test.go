@@ -21,10 +21,11 @@ type scriptedBroker struct {
 	held    atomic.Bool        // streams that the client opens wait
 	conn    *memconn.Conn
 	control *line
+	id      codec.ID // that WELCOME tells
 }
 
 func newScriptedBroker(t *testing.T) *scriptedBroker {
-	return &scriptedBroker{t: t, conns: make(chan *memconn.Conn, 16)}
+	return &scriptedBroker{t: t, conns: make(chan *memconn.Conn, 16), id: codec.ID{1}}
 }
 
 // dial connects a client and welcomes it. Limits that are 0 have their default.
@@ -75,7 +76,7 @@ func (s *scriptedBroker) welcome(limits codec.Limits) {
 		defaults.Publications = limits.Publications
 	}
 	s.control.send(codec.AppendWelcome(nil, codec.Welcome{
-		Version: codec.Version, Client: codec.ID{1}, Secret: []byte("secret"), Limits: defaults,
+		Version: codec.Version, Client: s.id, Secret: []byte("secret"), Limits: defaults,
 	}))
 }
 

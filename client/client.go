@@ -52,6 +52,8 @@ type Config struct {
 	// there; 0 is 5 s, and below 0 it never asks. If nothing at all comes for
 	// PingTimeout more, 5 s by default, the connection is lost.
 	PingAfter, PingTimeout time.Duration
+	// Offline says what becomes of messages while there is no connection.
+	Offline Offline
 	// OnState is called with each change of the state, in order and never
 	// concurrently, with the error that led to it, if any. It must not block, and
 	// must not call Close.
@@ -60,6 +62,17 @@ type Config struct {
 	Agent string
 	// Logger gets what goes on with the connection, at level debug. nil discards.
 	Logger *slog.Logger
+}
+
+// Offline says what becomes of messages that are published while there is no
+// connection.
+type Offline struct {
+	// MaxBytes bounds the messages without an answer, in bytes, a few for the
+	// overhead of each included. What is published beyond it while there is no
+	// connection, or by PublishAsync, is refused with CodeQueueFull. 0 is 1 MiB.
+	MaxBytes int
+	// Refuse makes publishing without a connection fail at once, with CodeOffline.
+	Refuse bool
 }
 
 // State is the state of a client.
@@ -93,6 +106,7 @@ type Client struct {
 	state   atomic.Int32
 
 	unknownTopic, badDatagrams atomic.Uint64 // see Stats
+	publishers                 publishers
 
 	mu        sync.Mutex
 	current   *connection                // nil while there is none that was welcomed; guarded by mu
@@ -118,6 +132,9 @@ func Dial(ctx context.Context, url string, config Config) (*Client, error) {
 	}
 	if config.Backoff.Max == 0 {
 		config.Backoff.Max = 20 * time.Second
+	}
+	if config.Offline.MaxBytes == 0 {
+		config.Offline.MaxBytes = 1 << 20
 	}
 	if config.PingAfter == 0 {
 		config.PingAfter = 5 * time.Second
@@ -230,6 +247,7 @@ func (c *Client) finish() {
 	for sub := range subs {
 		sub.finish(err)
 	}
+	c.publishers.end(err)
 	if errors.Is(err, ErrClosed) {
 		err = nil
 	}

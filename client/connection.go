@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,8 +47,8 @@ type connection struct {
 	request  uint64                   // the last number; guarded by mu
 	calls    map[uint64]*call         // REQUESTs without DONE, by number; guarded by mu
 	subs     map[uint64]*Subscription // by number, for datagrams and STREAM_END; guarded by mu
-	pubs     map[string]*publication  // by topic; guarded by mu
-	slots    int                      // publication streams that are open; guarded by mu
+	lanes    map[*lane]struct{}       // guarded by mu
+	slots    int                      // publication streams that are open or being opened; guarded by mu
 	early    earlyDatagrams           // guarded by mu
 	ended    bool                     // no goroutine begins any more; guarded by mu
 }
@@ -84,7 +86,7 @@ func newConnection(c *Client, conn Conn) *connection {
 		notices:  make(chan struct{}, 1),
 		pages:    make(chan struct{}, codec.MaxPages),
 		subs:     make(map[uint64]*Subscription),
-		pubs:     make(map[string]*publication),
+		lanes:    make(map[*lane]struct{}),
 		early:    earlyDatagrams{dropped: &c.unknownTopic},
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
@@ -197,11 +199,10 @@ func (n *connection) farewell() {
 func (n *connection) shut() {
 	n.mu.Lock()
 	n.ended = true
-	pubs := n.pubs
-	n.pubs = nil
+	lanes := slices.Collect(maps.Keys(n.lanes))
 	n.mu.Unlock()
-	for _, p := range pubs {
-		p.stopTimer()
+	for _, l := range lanes {
+		l.stopTimer()
 	}
 	_ = n.conn.CloseWithError(uint32(codec.CodeOK), "")
 	n.wg.Wait()
@@ -407,23 +408,6 @@ func remote(code codec.Code, reason string, retry codec.Optional) *Error {
 	return &Error{Code: code, Reason: reason, Remote: true, Retry: time.Duration(retry.Value) * time.Millisecond}
 }
 
-// single publishes a message on the control stream and waits for its answer.
-// settled is called once, when the answer is there or none will come because the
-// message was not sent, and not when the caller has ceased to wait.
-func (n *connection) single(ctx context.Context, topic string, m codec.Publish, settled func()) (Position, error) {
-	answers := make(chan answer, 1)
-	number := n.ask(func(a answer) {
-		settled()
-		answers <- a
-	})
-	m.Sequence, m.Topic = number, topic
-	err := n.sendMessage(ctx, codec.AppendPublish(nil, m))
-	if err != nil {
-		n.answer(number, answer{err: err})
-	}
-	return n.await(ctx, answers)
-}
-
 // ask gives out the number of a request on the control stream. take is called once
 // with its answer; it must not block.
 func (n *connection) ask(take func(answer)) uint64 {
@@ -432,23 +416,6 @@ func (n *connection) ask(take func(answer)) uint64 {
 	n.request++
 	n.requests[n.request] = take
 	return n.request
-}
-
-// await waits for an answer.
-func (n *connection) await(ctx context.Context, answers <-chan answer) (Position, error) {
-	select {
-	case a := <-answers:
-		return a.position, a.err
-	case <-ctx.Done():
-		return Position{}, ctx.Err()
-	case <-n.ctx.Done():
-	}
-	select {
-	case a := <-answers: // came before the end
-		return a.position, a.err
-	default:
-		return Position{}, n.interrupted()
-	}
 }
 
 // do sends a request on the control stream and waits for its answer. frame makes

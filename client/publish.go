@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -39,29 +40,111 @@ type PublishOptions struct {
 // with CodeInvalidOption.
 //
 // Messages that are published to a topic one after the other keep their order.
-// Publish waits for a connection. If the connection is lost while the answer is
-// awaited, the error has CodeConnectionLost, and the message may have been
-// published or not.
+// Without a connection they wait for one, within the bounds of Config.Offline; a
+// time to live counts from the call on.
+//
+// A message whose answer was awaited when the connection was lost is published
+// again on the next one, and the broker drops what it has already, if the broker
+// knows this client still and little time has passed, or if the message has an ID.
+// Otherwise the error has CodeConnectionLost, and the message may have been
+// published or not. The position is the zero one if the broker has published the
+// message before and does not know any more where.
+//
+// If ctx ends before the message was sent, it is not. If it ends later, the message
+// may be published or not.
 func (c *Client) Publish(ctx context.Context, topic string, value any, opts *PublishOptions) (Position, error) {
 	m, err := outgoingMessage(topic, value, codec.ModeReliable, opts)
 	if err != nil {
 		return Position{}, err
 	}
-	conn, err := c.connected(ctx)
+	if err := ctx.Err(); err != nil {
+		return Position{}, err
+	}
+	p, sent, err := c.enqueue(topic, []codec.Publish{m}, false)
 	if err != nil {
 		return Position{}, err
 	}
-	return conn.publish(ctx, topic, m)
+	return p.await(ctx, sent[0])
+}
+
+// await waits for the result of a message, which is taken back if ctx ends before
+// it was sent.
+func (p *publisher) await(ctx context.Context, o *outgoing) (Position, error) {
+	select {
+	case <-o.result.done:
+	case <-ctx.Done():
+		p.abandon(o, ctx.Err())
+		return Position{}, ctx.Err()
+	}
+	return o.result.position, o.result.err
+}
+
+// PublishAsync publishes a reliable message and does not wait: messages of one
+// goroutine to one topic keep their order. The result is that of Publish, or has
+// CodeQueueFull if too many have no answer yet: see Config.Offline.
+func (c *Client) PublishAsync(topic string, value any, opts *PublishOptions) *PublishResult {
+	m, err := outgoingMessage(topic, value, codec.ModeReliable, opts)
+	if err != nil {
+		return failedResult(err)
+	}
+	_, sent, err := c.enqueue(topic, []codec.Publish{m}, true)
+	if err != nil {
+		return failedResult(err)
+	}
+	return &sent[0].result
+}
+
+// Outgoing is one message of a batch.
+type Outgoing struct {
+	Value any
+	PublishOptions
+}
+
+// PublishBatch publishes reliable messages to one topic, one behind the other, and
+// waits for the answers, which mostly come as one. It is no transaction: some may be
+// refused. The positions are those of the messages, the zero one where it failed,
+// and the error is the first one.
+func (c *Client) PublishBatch(ctx context.Context, topic string, messages []Outgoing) ([]Position, error) {
+	batch := make([]codec.Publish, 0, len(messages))
+	for i := range messages {
+		m, err := outgoingMessage(topic, messages[i].Value, codec.ModeReliable, &messages[i].PublishOptions)
+		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+		batch = append(batch, m)
+	}
+	if len(batch) == 0 || ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	p, sent, err := c.enqueue(topic, batch, false)
+	if err != nil {
+		return nil, err
+	}
+	positions := make([]Position, len(sent))
+	for i, o := range sent {
+		at, failed := p.await(ctx, o)
+		positions[i] = at
+		if failed != nil && err == nil {
+			err = fmt.Errorf("message %d: %w", i, failed)
+		}
+	}
+	return positions, err
 }
 
 // PublishLossy publishes a message of which only the newest counts (PROTOCOL §9).
 // It goes as a datagram if it fits into one, and is not acknowledged: nil means
-// that it was handed to the connection. It waits for a connection until ctx ends.
-// It cannot be retained.
+// that it was handed to the connection. It waits for a connection until ctx ends,
+// unless Config.Offline refuses that. It cannot be retained.
 func (c *Client) PublishLossy(ctx context.Context, topic string, value any, opts *PublishOptions) error {
 	m, err := outgoingMessage(topic, value, codec.ModeLossy, opts)
 	if err != nil {
 		return err
+	}
+	c.mu.Lock()
+	offline := c.current == nil && c.subs != nil
+	c.mu.Unlock()
+	if offline && c.config.Offline.Refuse {
+		return codec.Errorf(codec.CodeOffline, "there is no connection to the broker")
 	}
 	conn, err := c.connected(ctx)
 	if err != nil {
@@ -70,13 +153,27 @@ func (c *Client) PublishLossy(ctx context.Context, topic string, value any, opts
 	return conn.publishLossy(ctx, topic, m)
 }
 
+// publishLossy sends a message that is not answered.
+func (n *connection) publishLossy(ctx context.Context, topic string, m codec.Publish) error {
+	if err := n.checkPayload(m); err != nil {
+		return err
+	}
+	m.Topic, m.Mode = topic, codec.ModeLossy
+	frame := codec.AppendPublish(nil, m)
+	if n.welcome.Capabilities&codec.CapDatagrams != 0 && len(frame) <= n.conn.MaxDatagramSize() {
+		err := n.conn.SendDatagram(ctx, frame)
+		if err != nil && n.ctx.Err() != nil {
+			return n.interrupted()
+		}
+		return err
+	}
+	return n.sendMessage(ctx, frame)
+}
+
 // outgoingMessage checks what is to be published, and makes a PUBLISH of it.
 func outgoingMessage(topic string, value any, mode codec.Mode, opts *PublishOptions) (codec.Publish, error) {
-	if err := codec.CheckTopic(topic); err != nil {
+	if err := checkTopic(topic); err != nil {
 		return codec.Publish{}, err
-	}
-	if codec.IsSystem(topic) {
-		return codec.Publish{}, codec.Errorf(codec.CodeSystemTopic, "topics that begin with $ or _ belong to the system")
 	}
 	payload, err := codec.Encode(value)
 	if err != nil {
