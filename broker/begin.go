@@ -61,6 +61,7 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 func (sub *subscription) beginTopicLocked(begin beginning, o owed, owes bool) {
 	tp := begin.topic
 	if owes {
+		o.unsure = o.unsure || sub.noEcho || sub.filter != nil
 		if t := sub.trackLocked(tp); t != nil {
 			t.snapshot = o.snapshot
 		}

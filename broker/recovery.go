@@ -79,6 +79,11 @@ func (sub *subscription) indebtLocked(tp *topic, o owed) *track {
 	}
 	t := sub.makeTrackLocked(tp)
 	o.topic = tp
+	if t.echo.to != 0 {
+		// What was withheld before it and not told yet becomes a part of it.
+		o.from = min(o.from, t.echo.from)
+		t.echo = echo{}
+	}
 	if o.snapshot == 0 && o.from < t.snapshot {
 		o.snapshot = t.snapshot
 	}
@@ -147,9 +152,11 @@ func (sub *subscription) pushHoleLocked(e entry) {
 	if frame := sub.announcementLocked(e.topic, e.from); frame != nil {
 		sub.out.queue.push(entry{frame: frame})
 		sub.announcedLocked(e.topic)
+		sub.skipBeforeLocked(e.topic, e.from)
 	}
 	sub.out.queue.push(e)
 	sub.last = e.offset
+	sub.compactLocked()
 }
 
 // paidLocked ends a debt.
@@ -175,8 +182,14 @@ func (sub *subscription) releaseDebtLocked(b *debt) {
 	sub.session.debts--
 }
 
-// forgiveLocked ends all debts: the subscription does.
+// forgiveLocked ends all debts, and forgets what was to be told: the subscription ends.
 func (sub *subscription) forgiveLocked() {
+	sub.own.echo = echo{}
+	for _, t := range sub.tracks {
+		if t != nil {
+			t.echo = echo{}
+		}
+	}
 	for _, b := range sub.debts {
 		sub.releaseDebtLocked(b)
 	}
@@ -231,7 +244,8 @@ func (s *session) refill(sub *subscription) {
 		}
 
 		s.mu.Lock()
-		more := b.track.debt != b || sub.payLocked(b, page.entries, through)
+		// What waited may have become a part of the debt meanwhile: then it is read again.
+		more := b.track.debt != b || b.from != page.from || sub.payLocked(b, page.entries, through)
 		s.scheduleLocked(sub.out)
 		if !more {
 			sub.refilling = false
@@ -255,9 +269,6 @@ func (sub *subscription) payLocked(b *debt, page []entry, through uint64) bool {
 	class := sub.classOf(b.topic)
 	for i := range page {
 		e := &page[i]
-		if e.offset <= b.from {
-			continue
-		}
 		if e.kind == entryMessage {
 			d := delivery{topic: b.topic, frame: e.frame, offset: e.offset, previous: e.from, expires: e.expires, key: e.key}
 			if conflates(class) {

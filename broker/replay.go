@@ -211,7 +211,11 @@ func (p *reader) lossy(to uint64) {
 	if p.at < p.replay {
 		p.hole(min(to, p.replay), codec.GapConflated, p.count(min(to, p.replay)))
 	}
-	if !p.air {
+	switch {
+	case p.air:
+	case p.reason == codec.GapHistory: // it was not lost for room
+		p.hole(to, codec.GapConflated, p.count(to))
+	default:
 		p.hole(to, p.reason, p.count(to))
 	}
 }

@@ -39,6 +39,7 @@ type subscription struct {
 	refilling bool            // the goroutine that pays lives
 	blind     codec.GapReason // more topics are missing messages than may be owed; 0: no
 	bus       bool            // a gap of the bus waits
+	forgot    bool            // some of tracks were forgotten
 	conflated uint64          // messages whose place was taken, since the beginning
 	dropped   uint64          // messages that were not handed on for other reasons
 	// parking: the topics of the pattern are being looked through. What comes
@@ -300,7 +301,11 @@ func (sub *subscription) announcedLocked(tp *topic) {
 		return
 	}
 	if len(sub.tracks) >= maxAnnounced {
+		sub.forgot = true
 		for num, t := range sub.tracks {
+			if t != nil && t.echo.to != 0 {
+				sub.tellEchoLocked(t)
+			}
 			if t == nil || t.idle() {
 				delete(sub.tracks, num)
 			}
@@ -360,9 +365,12 @@ func (sub *subscription) appendLocked(d *delivery, class codec.Class, told bool)
 	if announcement != nil {
 		sub.out.queue.push(entry{frame: announcement, charged: true})
 		sub.announcedLocked(d.topic)
+		sub.skipBeforeLocked(d.topic, d.previous)
 	}
 	if (sub.noEcho || sub.filter != nil) && !told {
-		sub.skipLocked(d)
+		if t := sub.trackLocked(d.topic); t != nil && t.echo.to != 0 {
+			sub.tellEchoLocked(t)
+		}
 	}
 	sub.pushMessageLocked(d, class)
 	return true

@@ -23,16 +23,13 @@ func (sub *subscription) withholdLocked(t *track, d *delivery) {
 		return
 	}
 	sub.last = d.offset
-	if sub.topic == nil && sub.filter != nil {
-		return // skipLocked tells without being reminded
+	if !sub.knowsLocked(d.topic) {
+		return // TOPIC will begin behind it
 	}
 	if t == nil {
-		if len(sub.tracks) >= maxAnnounced+maxDebts {
-			return // the next message shows the hole, and the client tells a gap
-		}
 		t = sub.makeTrackLocked(d.topic)
 	}
-	if t.echo.to != 0 && t.echo.to != d.previous && sub.filter == nil {
+	if t.echo.to != 0 && t.echo.to != d.previous {
 		sub.tellEchoLocked(t) // something went by datagram between
 	}
 	if t.echo.to == 0 {
@@ -41,16 +38,11 @@ func (sub *subscription) withholdLocked(t *track, d *delivery) {
 	t.echo.to = d.offset
 }
 
-// skipLocked tells, before d, what was withheld before it.
-func (sub *subscription) skipLocked(d *delivery) {
-	if sub.topic == nil && sub.filter != nil {
-		if d.previous > 0 {
-			sub.out.queue.push(entry{kind: entrySkip, topic: d.topic, from: d.previous - 1, offset: d.previous})
-		}
-		return
-	}
-	if t := sub.trackLocked(d.topic); t != nil && t.echo.to != 0 {
-		sub.tellEchoLocked(t)
+// skipBeforeLocked tells, behind a TOPIC frame, what was withheld before it: a client
+// that knew the topic goes on where it was.
+func (sub *subscription) skipBeforeLocked(tp *topic, before uint64) {
+	if sub.forgot && (sub.noEcho || sub.filter != nil) && before > 0 {
+		sub.out.queue.push(entry{kind: entrySkip, topic: tp, from: before, offset: before})
 	}
 }
 
@@ -58,9 +50,6 @@ func (sub *subscription) skipLocked(d *delivery) {
 func (sub *subscription) tellEchoLocked(t *track) {
 	e := t.echo
 	t.echo = echo{}
-	if !sub.knowsLocked(t.topic) {
-		return // TOPIC begins behind it
-	}
 	if e.from > 0 && sub.airs(t.topic) {
 		// SKIP covers all that has not come, so what was sent by datagram before the
 		// run is told first. A client that has got it ignores the gap.
