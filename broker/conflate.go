@@ -55,7 +55,7 @@ func (sub *subscription) makeRoomLocked(n int) bool {
 		if e == nil {
 			break
 		}
-		if e.kind == entryMessage && e.class != codec.ClassReliable {
+		if e.droppable() {
 			delete(sub.newest, slotKey{e.topic.num, e.key})
 			sub.punchLocked(number, codec.GapOverflow)
 		}
@@ -64,6 +64,12 @@ func (sub *subscription) makeRoomLocked(n int) bool {
 	sub.oldest = number
 	sub.compactLocked()
 	return sub.hasRoomLocked(n)
+}
+
+// droppable reports whether e may give way to newer messages: nobody is promised it,
+// or it could not be given later either.
+func (e *entry) droppable() bool {
+	return e.kind == entryMessage && (e.class == codec.ClassUnreliable || conflates(e.class) && (e.lossy || !e.topic.keeps()))
 }
 
 // hasRoomLocked reports whether roomLocked would.

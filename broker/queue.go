@@ -28,6 +28,7 @@ type entry struct {
 	kind         entryKind
 	class        codec.Class // of a message: in force for its topic
 	reason       codec.GapReason
+	lossy        bool // of a message
 	charged      bool // it counts against the bounds on what waits
 }
 

@@ -80,8 +80,8 @@ func (sub *subscription) indebtLocked(tp *topic, o owed) *track {
 	t := sub.makeTrackLocked(tp)
 	o.topic = tp
 	if t.echo.to != 0 {
-		// What was withheld before it and not told yet becomes a part of it.
-		o.from = min(o.from, t.echo.from)
+		// What was withheld and not told yet becomes a part of it.
+		o.from, o.to = min(o.from, t.echo.from), max(o.to, t.echo.to)
 		t.echo = echo{}
 	}
 	if o.snapshot == 0 && o.from < t.snapshot {

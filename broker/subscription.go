@@ -380,7 +380,7 @@ func (sub *subscription) appendLocked(d *delivery, class codec.Class, told bool)
 func (sub *subscription) pushMessageLocked(d *delivery, class codec.Class) {
 	number := sub.out.queue.push(entry{
 		frame: d.frame, topic: d.topic, from: d.previous, offset: d.offset, expires: d.expires, key: d.key,
-		kind: entryMessage, class: class, charged: true,
+		kind: entryMessage, class: class, lossy: d.lossy, charged: true,
 	})
 	sub.last = d.offset
 	if class == codec.ClassLatest || class == codec.ClassSequenced {
