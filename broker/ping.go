@@ -44,8 +44,8 @@ func (s *session) health() []codec.SubscriptionHealth {
 func (sub *subscription) healthLocked() codec.SubscriptionHealth {
 	return codec.SubscriptionHealth{
 		Subscription: sub.number,
-		Bytes:        uint64(sub.out.queue.bytes),
-		Messages:     uint64(sub.out.queue.messages),
+		Bytes:        uint64(sub.out.queue.bytes + sub.parkedBytes),
+		Messages:     uint64(sub.out.queue.messages + len(sub.parked)),
 		Conflated:    sub.conflated,
 		Dropped:      sub.dropped,
 	}

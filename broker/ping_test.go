@@ -94,3 +94,56 @@ func TestPingWithoutReading(t *testing.T) {
 	}
 	p.wantAlive()
 }
+
+// What PONG tells of one path Paths tells of all.
+func TestPaths(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		b := newBroker(t, n, broker.Config{})
+		for range 3 {
+			welcomedPeer(t, n)
+		}
+		got := b.Paths()
+		if n.datagrams() && (got.Sessions != 3 || got.RTT50 <= 0 || got.RTT99 < got.RTT50 || got.Loss < 0 || got.Loss > 1) {
+			t.Errorf("%+v", got)
+		}
+		if !n.datagrams() && got != (broker.PathStats{}) {
+			t.Errorf("%+v of transports that know nothing", got)
+		}
+	})
+}
+
+// A subscription that lags is counted as long as it does, and its gap under the
+// reason.
+func TestSlowSubscriptionsAreCounted(t *testing.T) {
+	bubble(t, broker.Config{MaxQueueBytes: 1000, Topics: []broker.TopicConfig{{Pattern: "a", History: broker.Retention{Count: -1}}}}, func(t *testing.T, n *memNetwork, b *broker.Broker) {
+		p, _ := welcomedPeer(t, n)
+		sub := p.open()
+		sub.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 1, Pattern: "a", Credit: 1}))
+		sub.want(codec.TypeSubscribed)
+		for range 20 {
+			if _, err := b.Publish(t.Context(), "a", make([]byte, 100), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := b.Stats().SlowSubscriptions; got != 1 {
+			t.Errorf("%d subscriptions lag", got)
+		}
+		health := p.ping(codec.Ping{Number: 1, Subscriptions: true}).Subscriptions[0]
+		if health.Bytes < 500 || health.Bytes > 1000 || health.Messages == 0 || health.Messages+health.Dropped+1 != 20 {
+			t.Errorf("its health is %+v", health)
+		}
+		p.control.send(codec.AppendFlow(nil, codec.Flow{Subscription: 1, Limit: 1 << 20}))
+		for {
+			f, err := sub.reader.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Type == codec.TypeGap {
+				break
+			}
+		}
+		if s := b.Stats(); s.SlowSubscriptions != 0 || s.Gaps[codec.GapOverflow] != 1 {
+			t.Errorf("%d lag, gaps %v", s.SlowSubscriptions, s.Gaps)
+		}
+	})
+}

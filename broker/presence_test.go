@@ -128,6 +128,28 @@ func TestPresence(t *testing.T) {
 	})
 }
 
+// Who begins to watch is told who is there, in the same form.
+func TestPresenceIsToldToNewcomers(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		newBroker(t, n, broker.Config{})
+		alice, wa := welcomedPeer(t, n)
+		bob, wb := welcomedPeer(t, n)
+		names := map[codec.ID]string{wa.Client: "alice", wb.Client: "bob"}
+		alice.enter("chat.a", "here")
+		bob.enter("chat.a", "hi")
+		alice.enter("chat.a", "typing")
+		bob.enter("chat.b", "hi")
+		bob.leave("chat.b")
+		watcher, _ := welcomedPeer(t, n)
+		exact, pattern := watcher.watch(1, "chat.a"), watcher.watch(2, "chat.*")
+		exact.wantPresent(names, "bob: hi", "alice: typing")
+		pattern.wantPresent(names, "bob: hi", "alice: typing")
+		alice.leave("chat.a")
+		exact.wantPresent(names, "alice left")
+		pattern.wantPresent(names, "alice left")
+	})
+}
+
 // A client that closes its connection without a word of its own does not come back.
 func TestPresenceOfAConnectionThatIsClosed(t *testing.T) {
 	eachNetwork(t, func(t *testing.T, n network) {

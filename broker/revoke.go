@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/tidewire/tidewire/codec"
 )
 
@@ -47,19 +50,12 @@ func (b *Broker) DisconnectClient(client codec.ID, reason string) bool {
 
 // sessionsOf returns the sessions of the principals with an ID.
 func (b *Broker) sessionsOf(principal string) []*session {
+	return slices.DeleteFunc(b.welcomed(), func(s *session) bool { return s.who().ID() != principal })
+}
+
+// welcomed returns the sessions that were welcomed.
+func (b *Broker) welcomed() []*session {
 	b.mu.Lock()
-	all := make([]*session, 0, len(b.byClient))
-	for _, s := range b.byClient {
-		all = append(all, s)
-	}
-	b.mu.Unlock()
-	n := 0
-	for _, s := range all {
-		if s.who().ID() == principal {
-			all[n] = s
-			n++
-		}
-	}
-	clear(all[n:])
-	return all[:n]
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.byClient))
 }

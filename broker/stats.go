@@ -54,18 +54,20 @@ type Stats struct {
 	QueuedBytes   int64 // now: what waits for subscriptions
 	Presences     int64 // now: of sessions in topics, those whose grace runs too
 	HistoryBytes  int64 // now: what histories and last values take
+	// SlowSubscriptions are those, now, that more is meant for than their queue holds.
+	SlowSubscriptions int64
 
-	SessionsTotal   uint64 // welcomed
-	SessionsRefused uint64 // ended before WELCOME
-	StreamsRefused  uint64 // ended with a code that is an error
-	Published       uint64 // messages sequenced
-	PublishedBytes  uint64 // their payloads
-	Rejected        uint64 // messages refused
-	Duplicates      uint64 // messages that came again, and were not published again
-	Delivered       uint64 // messages handed to streams and datagrams
-	DeliveredBytes  uint64 // their frames
-	Gaps            uint64 // GAP frames sent
-	ValuesEvicted   uint64 // last values dropped to keep a bound
+	SessionsTotal   uint64                     // welcomed
+	SessionsRefused uint64                     // ended before WELCOME
+	StreamsRefused  uint64                     // ended with a code that is an error
+	Published       uint64                     // messages sequenced
+	PublishedBytes  uint64                     // their payloads
+	Rejected        uint64                     // messages refused
+	Duplicates      uint64                     // messages that came again, and were not published again
+	Delivered       uint64                     // messages handed to streams and datagrams
+	DeliveredBytes  uint64                     // their frames
+	Gaps            map[codec.GapReason]uint64 // GAP frames sent
+	ValuesEvicted   uint64                     // last values dropped to keep a bound
 	Dropped         map[DropReason]uint64
 }
 
@@ -75,7 +77,8 @@ type counters struct {
 	sessionsTotal, sessionsRefused, streamsRefused atomic.Uint64
 	published, publishedBytes, rejected            atomic.Uint64
 	duplicates                                     atomic.Uint64
-	delivered, deliveredBytes, gaps                atomic.Uint64
+	delivered, deliveredBytes                      atomic.Uint64
+	gaps                                           [gapReasons]atomic.Uint64
 	dropped                                        [dropReasons]atomic.Uint64
 }
 
@@ -86,8 +89,11 @@ func (c *counters) streamEnd(code codec.Code) {
 	}
 }
 
+// gapReasons is one more than the last reason of a gap.
+const gapReasons = codec.GapPriority + 1
+
 // gap counts a gap that a subscription is told.
-func (c *counters) gap(codec.GapReason) { c.gaps.Add(1) }
+func (c *counters) gap(r codec.GapReason) { c.gaps[r].Add(1) }
 
 func (c *counters) drop(r DropReason, n uint64) { c.dropped[r].Add(n) }
 
@@ -110,14 +116,35 @@ func (b *Broker) Stats() Stats {
 		Duplicates:      b.counters.duplicates.Load(),
 		Delivered:       b.counters.delivered.Load(),
 		DeliveredBytes:  b.counters.deliveredBytes.Load(),
-		Gaps:            b.counters.gaps.Load(),
+		Gaps:            make(map[codec.GapReason]uint64),
 		ValuesEvicted:   b.store.Evicted(),
 		Dropped:         make(map[DropReason]uint64, dropReasons),
+	}
+	for r := range gapReasons {
+		// Some are only made by clients.
+		if r != codec.GapUnknown && r != codec.GapReconnect {
+			s.Gaps[r] = b.counters.gaps[r].Load()
+		}
+	}
+	for _, session := range b.welcomed() {
+		s.SlowSubscriptions += session.slow()
 	}
 	for r := range dropReasons {
 		s.Dropped[r] = b.counters.dropped[r].Load()
 	}
 	return s
+}
+
+// slow returns how many subscriptions of the session lag.
+func (s *session) slow() (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sub := range s.subs {
+		if sub.lagging {
+			n++
+		}
+	}
+	return n
 }
 
 // budget bounds the bytes that wait for all subscriptions together.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -15,7 +16,7 @@ import (
 func metricsHandler(b *broker.Broker) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		&collector{broker: b, metrics: newMetrics(), dropped: droppedDesc()},
+		newCollector(b),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -47,6 +48,9 @@ func newMetrics() []metric {
 		gauge("subscriptions", "Subscriptions of all sessions.", func(s broker.Stats) int64 { return s.Subscriptions }),
 		gauge("publications", "Publication streams of all sessions.", func(s broker.Stats) int64 { return s.Publications }),
 		gauge("topics", "Topics that are kept.", func(s broker.Stats) int64 { return s.Topics }),
+		gauge("presences", "Presences of sessions in topics, those that a lost connection leaves for a grace too.", func(s broker.Stats) int64 { return s.Presences }),
+		gauge("slow_subscriptions", "Subscriptions that lag: more is meant for them than their queues hold.", func(s broker.Stats) int64 { return s.SlowSubscriptions }),
+		gauge("history_bytes", "Bytes that histories and last values take.", func(s broker.Stats) int64 { return s.HistoryBytes }),
 		gauge("queued_bytes", "Bytes of frames that wait for subscriptions, each frame counted once a subscription.", func(s broker.Stats) int64 { return s.QueuedBytes }),
 
 		counter("sessions_welcomed", "Sessions that have been welcomed.", func(s broker.Stats) uint64 { return s.SessionsTotal }),
@@ -55,8 +59,8 @@ func newMetrics() []metric {
 		counter("messages_published_bytes", "Bytes of payload of published messages.", func(s broker.Stats) uint64 { return s.PublishedBytes }),
 		counter("messages_rejected", "Messages of clients that were refused, with a coded error.", func(s broker.Stats) uint64 { return s.Rejected }),
 		counter("messages_delivered", "Messages handed to streams and datagrams, each counted once a subscription or datagram.", func(s broker.Stats) uint64 { return s.Delivered }),
+		counter("values_evicted", "Last values that were dropped to keep a bound.", func(s broker.Stats) uint64 { return s.ValuesEvicted }),
 		counter("messages_delivered_bytes", "Bytes of frames of delivered messages.", func(s broker.Stats) uint64 { return s.DeliveredBytes }),
-		counter("gaps", "Gaps told to subscribers.", func(s broker.Stats) uint64 { return s.Gaps }),
 	}
 }
 
@@ -69,15 +73,34 @@ func droppedDesc() *prometheus.Desc {
 			"datagram: the transport did not take a datagram. "+
 			"ended: the subscription ended before. "+
 			"bad_datagram: a client's datagram was no message that it may publish. "+
-			"rate_limited: a client's datagram was above its rate.",
+			"rate_limited: a client's datagram was above its rate. "+
+			"expired: its time to live was over. "+
+			"history: a subscription was to begin with it, and it was not kept any more. "+
+			"priority: its room was given to a subscription of higher priority.",
 		[]string{"reason"}, nil)
+}
+
+func gapsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tidewire_gaps_total", "Gaps told to subscribers, by what had happened.", []string{"reason"}, nil)
+}
+
+func rttDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tidewire_rtt_seconds", "Round trips to the clients, of a sample of the sessions, as they are now.", []string{"quantile"}, nil)
+}
+
+func lossDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tidewire_packet_loss_ratio", "Packets to the clients that were lost, of those sent: of a sample of the sessions, since each began.", nil, nil)
 }
 
 // collector reads broker.Stats for each scrape. It is immutable.
 type collector struct {
-	broker  *broker.Broker
-	metrics []metric
-	dropped *prometheus.Desc
+	broker                   *broker.Broker
+	metrics                  []metric
+	dropped, gaps, rtt, loss *prometheus.Desc
+}
+
+func newCollector(b *broker.Broker) *collector {
+	return &collector{broker: b, metrics: newMetrics(), dropped: droppedDesc(), gaps: gapsDesc(), rtt: rttDesc(), loss: lossDesc()}
 }
 
 // Describe implements prometheus.Collector.
@@ -85,7 +108,9 @@ func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {
 		descs <- m.desc
 	}
-	descs <- c.dropped
+	for _, d := range []*prometheus.Desc{c.dropped, c.gaps, c.rtt, c.loss} {
+		descs <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -96,5 +121,13 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 	for reason, n := range stats.Dropped {
 		metrics <- prometheus.MustNewConstMetric(c.dropped, prometheus.CounterValue, float64(n), reason.String())
+	}
+	for reason, n := range stats.Gaps {
+		metrics <- prometheus.MustNewConstMetric(c.gaps, prometheus.CounterValue, float64(n), reason.String())
+	}
+	paths := c.broker.Paths()
+	metrics <- prometheus.MustNewConstMetric(c.loss, prometheus.GaugeValue, paths.Loss)
+	for quantile, rtt := range map[string]time.Duration{"0.5": paths.RTT50, "0.99": paths.RTT99} {
+		metrics <- prometheus.MustNewConstMetric(c.rtt, prometheus.GaugeValue, rtt.Seconds(), quantile)
 	}
 }
