@@ -117,12 +117,14 @@ func TestTopicAccess(t *testing.T) {
 			l.fin()
 			l.wantEnd(want)
 		}
+		number := uint64(0)
 		for pattern, want := range map[string]codec.Code{
 			"open.a": codec.CodeOK, "read.a": codec.CodeOK, "other": codec.CodeOK, "write.a": codec.CodeSubscribeDenied,
 			"write.>": codec.CodeSubscribeDenied, ">": codec.CodeSubscribeDenied, "read.>": codec.CodeOK,
 		} {
 			l := p.open()
-			l.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 5, Pattern: pattern, Credit: 1}))
+			number++
+			l.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: number, Pattern: pattern, Credit: 1}))
 			l.fin()
 			l.wantEnd(want)
 		}
