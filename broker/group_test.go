@@ -302,7 +302,7 @@ func TestGroupOverflow(t *testing.T) {
 		}
 		synctest.Wait()
 		s := b.Stats()
-		if s.QueuedBytes != 0 || s.Gaps != 1 || s.Dropped[broker.DropOverflow] == 0 {
+		if s.QueuedBytes != 0 || s.Gaps[codec.GapOverflow] != 1 || s.Dropped[broker.DropOverflow] == 0 {
 			t.Errorf("%+v", s)
 		}
 		p.wantAlive()

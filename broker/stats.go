@@ -54,6 +54,8 @@ type Stats struct {
 	QueuedBytes   int64 // now: what waits for subscriptions
 	Presences     int64 // now: of sessions in topics, those whose grace runs too
 	HistoryBytes  int64 // now: what histories and last values take
+	Requests      int64 // now: of clients and of the process, that wait for replies
+	Groups        int64 // now: groups that have members here, each pattern for itself
 	// SlowSubscriptions are those, now, that more is meant for than their queue holds.
 	SlowSubscriptions int64
 
@@ -107,6 +109,8 @@ func (b *Broker) Stats() Stats {
 		QueuedBytes:     b.budget.used.Load(),
 		Presences:       b.presences.total(),
 		HistoryBytes:    b.store.Bytes(),
+		Requests:        int64(b.requests.count()),
+		Groups:          int64(b.groups.count()),
 		SessionsTotal:   b.counters.sessionsTotal.Load(),
 		SessionsRefused: b.counters.sessionsRefused.Load(),
 		StreamsRefused:  b.counters.streamsRefused.Load(),

@@ -49,6 +49,8 @@ func newMetrics() []metric {
 		gauge("publications", "Publication streams of all sessions.", func(s broker.Stats) int64 { return s.Publications }),
 		gauge("topics", "Topics that are kept.", func(s broker.Stats) int64 { return s.Topics }),
 		gauge("presences", "Presences of sessions in topics, those that a lost connection leaves for a grace too.", func(s broker.Stats) int64 { return s.Presences }),
+		gauge("requests", "Requests that wait for replies.", func(s broker.Stats) int64 { return s.Requests }),
+		gauge("groups", "Groups that have members at this broker.", func(s broker.Stats) int64 { return s.Groups }),
 		gauge("slow_subscriptions", "Subscriptions that lag: more is meant for them than their queues hold.", func(s broker.Stats) int64 { return s.SlowSubscriptions }),
 		gauge("history_bytes", "Bytes that histories and last values take.", func(s broker.Stats) int64 { return s.HistoryBytes }),
 		gauge("queued_bytes", "Bytes of frames that wait for subscriptions, each frame counted once a subscription.", func(s broker.Stats) int64 { return s.QueuedBytes }),
@@ -76,7 +78,9 @@ func droppedDesc() *prometheus.Desc {
 			"rate_limited: a client's datagram was above its rate. "+
 			"expired: its time to live was over. "+
 			"history: a subscription was to begin with it, and it was not kept any more. "+
-			"priority: its room was given to a subscription of higher priority.",
+			"priority: its room was given to a subscription of higher priority. "+
+			"reply: a reply came too late, or to no request. "+
+			"no_member: nobody of a group could take it.",
 		[]string{"reason"}, nil)
 }
 

@@ -104,6 +104,8 @@ func TestHTTP(t *testing.T) {
 		`tidewire_gaps_total{reason="conflated"} 0`,
 		`tidewire_gaps_total{reason="history"} 0`,
 		"tidewire_presences 0",
+		"tidewire_requests 0",
+		"tidewire_groups 0",
 		"tidewire_slow_subscriptions 0",
 		"tidewire_history_bytes ",
 		"tidewire_packet_loss_ratio 0",
