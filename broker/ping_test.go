@@ -3,6 +3,7 @@ package broker_test
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/codec"
@@ -125,6 +126,7 @@ func TestSlowSubscriptionsAreCounted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		synctest.Wait() // the writer has used the credit
 		if got := b.Stats().SlowSubscriptions; got != 1 {
 			t.Errorf("%d subscriptions lag", got)
 		}
