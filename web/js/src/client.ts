@@ -357,11 +357,12 @@ export class Client {
    * While there is no connection it waits for one, within {@link
    * ConnectOptions.offline}. What has no answer when a connection is lost is published
    * again, once, if the client comes back under its id or if the message has an `id`.
+   * If the broker has published it before and does not know where any more, the
+   * position is zero.
    *
    * Rejects with the TidewireError of the broker's refusal, with `connection_lost`
    * if the connection was lost before the answer and the message cannot be published
-   * again (it may have been published or not), with `duplicate` if it was published
-   * before and the broker does not know where, with `invalid_topic`, `system_topic`,
+   * again (it may have been published or not), with `invalid_topic`, `system_topic`,
    * `invalid_option`, `payload_too_large`, `queue_full`, `offline`, `aborted` or
    * `closed`; with a TypeError for a value that cannot be encoded.
    */
@@ -450,8 +451,8 @@ export class Client {
 
   /**
    * Asks for many replies: an async iterable of them, which ends when there are `max`
-   * of them. When the time is over it throws `request_timeout`; what came before was
-   * yielded. Leaving the loop cancels the request.
+   * of them, or when the time is over and there was one. Otherwise it throws, as
+   * {@link request} rejects. Leaving the loop cancels the request.
    */
   requestMany<T = unknown>(
     topic: string,
@@ -464,19 +465,21 @@ export class Client {
   }
 
   /**
-   * Enters a topic: this client is present in it, with a state of at most 1 KiB once
+   * Enters a topic: this client is present in it, with a state of 1 byte to 1 KiB once
    * encoded, until it leaves or ends. To enter again changes the state. After a
    * reconnect it is entered again; if that is refused the event `presence` tells.
    * Rejects with the broker's refusal, or as {@link history} does.
    */
   async enter(
     topic: string,
-    state: unknown,
+    state: unknown = null,
     options: { encoding?: KnownEncoding; signal?: AbortSignal } = {},
   ): Promise<void> {
     checkUsable(topic);
     const payload = encodePayload(state, options.encoding);
-    if (payload.data.length > MAX_STATE) throw fail("payload_too_large", `the limit is ${MAX_STATE}`);
+    const { length } = payload.data;
+    if (length > MAX_STATE) throw fail("payload_too_large", `the limit is ${MAX_STATE}`);
+    if (length === 0) throw bad("an empty state"); // it would tell that the client has left
     for (;;) {
       const c = await this.#connected(options.signal);
       try {
@@ -513,7 +516,10 @@ export class Client {
     });
   }
 
-  /** Returns who is present in a topic. Rejects as {@link history} does. */
+  /**
+   * Returns who is present in a topic. Rejects as {@link history} does, and with
+   * `not_offered` where a topic only counts: see {@link presenceCount}.
+   */
   async presence<S = unknown>(
     topic: string,
     options: { signal?: AbortSignal } = {},
@@ -524,10 +530,7 @@ export class Client {
 
   /** Watches who is present in the topics of a pattern. Throws as {@link subscribe} does. */
   watchPresence<S = unknown>(pattern: string, options: WatchOptions = {}): PresenceWatch<S> {
-    return new PresenceWatch<S>(this.#presence<S>(pattern, options), async (p) => {
-      const counts = await (await this.#connected(undefined)).count(p);
-      return counts.more ? undefined : counts.topics;
-    });
+    return new PresenceWatch<S>(this.#presence<S>(pattern, options), (p) => this.presenceCount(p));
   }
 
   #presence<S>(pattern: string, { signal }: WatchOptions): Subscription<S> {
@@ -537,16 +540,18 @@ export class Client {
 
   /**
    * Returns how many sessions are present in the topics of a pattern, by topic, of at
-   * most 1,024 topics. Rejects as {@link history} does.
+   * most 1,024 topics; `more` tells whether there are others. Rejects as {@link
+   * history} does.
    */
   async presenceCount(
     pattern: string,
     options: { signal?: AbortSignal } = {},
-  ): Promise<Map<string, number>> {
+  ): Promise<Map<string, number> & { readonly more: boolean }> {
     checkPattern(pattern);
     checkNotSystem(pattern);
     const c = await this.#connected(options.signal);
-    return new Map((await abortable(c.count(pattern), options.signal)).topics);
+    const { topics, more } = await abortable(c.count(pattern), options.signal);
+    return Object.assign(new Map(topics), { more });
   }
 
   /**

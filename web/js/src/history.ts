@@ -8,7 +8,7 @@ import { type TidewireError, fail } from "./errors.js";
 import * as Type from "./frame-types.js";
 import { expect, parseGap, parseMessage, unexpected } from "./frames.js";
 import { MAX_PAGE } from "./limits.js";
-import { type Gap, Message, type Position, type Replier, gapReason } from "./message.js";
+import { type Item, Message, type Position, type Replier, gapReason } from "./message.js";
 import { type From, bad, checkNumber, fromField } from "./options.js";
 import { type Page, parsePage, writeFetch } from "./request-frames.js";
 
@@ -29,14 +29,12 @@ export interface HistoryOptions {
 
 /** A page of a topic's history. */
 export interface HistoryPage<T = unknown> {
-  /** In the order that was asked for. */
-  readonly messages: readonly Message<T>[];
-  /** What is missing among them. */
-  readonly gaps: readonly Gap[];
+  /** In the order that was asked for; a gap stands where some are missing. */
+  readonly messages: readonly Item<T>[];
   /** The position of the oldest message that is kept, if any is. */
   readonly first: Position | undefined;
-  /** The position of the last message of this page, if it has one. */
-  readonly last: Position | undefined;
+  /** The position of the last message that the topic has given out. */
+  readonly last: Position;
   /** From where the next page goes on, if anything is left. */
   readonly next: Position | undefined;
   /** Whether anything is left. */
@@ -61,8 +59,7 @@ export async function fetchPage<T>(
   o: HistoryOptions,
   replier: Replier,
 ): Promise<HistoryPage<T>> {
-  const messages: Message<T>[] = [];
-  const gaps: Gap[] = [];
+  const messages: Item<T>[] = [];
   let page: Page | undefined;
   let stop = (): void => {};
   const frame = (f: Frame): void => {
@@ -72,8 +69,8 @@ export async function fetchPage<T>(
       return;
     }
     const { epoch } = page;
+    if (messages.length > 2 * MAX_PAGE) throw fail("protocol_violation", "too long a page");
     if (f.type === Type.MESSAGE) {
-      if (messages.length === MAX_PAGE) throw fail("protocol_violation", "too long a page");
       const origin = { name: topic, epoch, base: c.base, replay: Infinity };
       messages.push(new Message<T>(origin, parseMessage(f), replier));
     } else if (f.type === Type.GAP) {
@@ -81,7 +78,7 @@ export async function fetchPage<T>(
       const at = (offset?: number): Position | undefined =>
         offset === undefined ? undefined : { epoch: g.epoch ?? epoch, offset };
       const reason = gapReason(g.reason);
-      gaps.push({ kind: "gap", topic, from: at(g.from), to: at(g.to), reason, count: g.count });
+      messages.push({ kind: "gap", topic, from: at(g.from), to: at(g.to), reason, count: g.count });
     } else throw unexpected(f);
   };
   const aborted = deferred<never>();
@@ -100,15 +97,13 @@ export async function fetchPage<T>(
   const end = await Promise.race([ended, aborted.promise]);
   if (!end || !page) throw end?.error.code ? end.error : unanswered(c.error);
   if (end.error.code) throw end.error;
-  const { epoch, first } = page;
-  const last = messages.at(-1);
+  const { epoch, first, last } = page;
   const next =
     end.offset === undefined ? undefined : { epoch: end.epoch ?? epoch, offset: end.offset };
   return {
     messages,
-    gaps,
     first: first ? { epoch, offset: first } : undefined,
-    last: last && { epoch, offset: last.offset },
+    last: { epoch, offset: last },
     next,
     more: next !== undefined,
   };

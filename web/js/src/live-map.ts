@@ -27,7 +27,8 @@ const DEFAULT_MAX_KEYS = 10_000;
 
 /**
  * The last values of a topic by key, kept up to date. After a reconnect, or a gap, it
- * is read again as a whole. A value without a key has the key "".
+ * is read again as a whole. Every message with a key sets it, an empty one clears it;
+ * those that are not retained only for who is there.
  */
 export class LiveMap<T = unknown> {
   /**
@@ -70,10 +71,9 @@ export class LiveMap<T = unknown> {
           if (e.reason !== "conflated") s.restart();
         } else {
           const m = s.message(e);
-          const key = m.key ?? "";
-          if (!m.retained) continue;
-          stale.delete(key);
-          this.#set(key, m.data.length > 0 ? m : undefined);
+          if (m.key === undefined) continue;
+          stale.delete(m.key);
+          this.#set(m.key, m.data.length > 0 ? m : undefined);
         }
       }
     } catch (e) {
@@ -93,13 +93,13 @@ export class LiveMap<T = unknown> {
   }
 
   /** The last value of a key; undefined if there is none, or it has expired. */
-  message(key = ""): Message<T> | undefined {
+  message(key: string): Message<T> | undefined {
     const m = this.#messages.get(key);
     return m?.expires && m.expires.getTime() <= Date.now() ? undefined : m;
   }
 
   /** The same, decoded: see {@link Message.value}. */
-  get(key = ""): T | undefined {
+  get(key: string): T | undefined {
     return this.message(key)?.value;
   }
 
@@ -117,12 +117,13 @@ export class LiveMap<T = unknown> {
   }
 
   /**
-   * Yields every change from now on; of a key that changes faster than it is taken,
-   * only the newest. It ends as the map does.
+   * Yields what is there now, and then every change; of a key that changes faster than
+   * it is taken, only the newest. It ends as the map does.
    */
   changes(): AsyncIterableIterator<MapChange<T>, undefined, void> {
     const w = new Changes<T>(() => this.#watchers.delete(w));
     this.#watchers.add(w);
+    for (const [key, message] of this.#messages) w.put({ key, message });
     void this.closed.then((error) => w.end(error));
     return w;
   }

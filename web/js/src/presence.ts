@@ -1,5 +1,6 @@
 // Who is in a topic (PROTOCOL §7.8).
 
+import { fail } from "./errors.js";
 import type { Gap, Message } from "./message.js";
 import type { Subscription } from "./subscription.js";
 
@@ -16,12 +17,12 @@ export interface Member<S = unknown> {
 
 /**
  * What a {@link PresenceWatch} tells:
- * - `join`, `update` (another state) and `leave` of a member;
- * - `count`: how many are present, where a topic tells no more than that.
+ * - `joined`, `updated` (it has another state) and `left`, of a member;
+ * - `counted`: how many are present, where a topic tells no more than that.
  */
 export type PresenceEvent<S = unknown> =
-  | { readonly kind: "join" | "update" | "leave"; readonly topic: string; readonly member: Member<S> }
-  | { readonly kind: "count"; readonly topic: string; readonly count: number };
+  | { readonly kind: "joined" | "updated" | "left"; readonly topic: string; readonly member: Member<S> }
+  | { readonly kind: "counted"; readonly topic: string; readonly count: number };
 
 /** Options of {@link Client.watchPresence}. */
 export interface WatchOptions {
@@ -29,11 +30,10 @@ export interface WatchOptions {
   signal?: AbortSignal;
 }
 
-/**
- * Reads how many sessions are present in the topics of a pattern; undefined if that
- * is not all of them.
- */
-export type Count = (pattern: string) => Promise<ReadonlyMap<string, number> | undefined>;
+/** Reads how many sessions are present in the topics of a pattern. */
+export type Count = (
+  pattern: string,
+) => Promise<ReadonlyMap<string, number> & { readonly more: boolean }>;
 
 function memberOf<S>(m: Message<S>): Member<S> {
   return { topic: m.topic, id: m.key ?? "", state: m.value, time: m.time };
@@ -41,7 +41,7 @@ function memberOf<S>(m: Message<S>): Member<S> {
 
 /**
  * Who is present in the topics of a pattern: an async iterable of events, and of the
- * gaps in them. It begins with a `join` of everyone who is there. After a reconnect,
+ * gaps in them. It begins with a `joined` of everyone who is there. After a reconnect,
  * or a gap, it compares, and tells what has changed.
  */
 export class PresenceWatch<S = unknown> {
@@ -87,7 +87,7 @@ export class PresenceWatch<S = unknown> {
   *#message(m: Message<S>): Iterable<PresenceEvent<S>> {
     const { topic, key, data } = m;
     if (key === undefined) {
-      yield { kind: "count", topic, count: Number(data.length > 0 ? m.value : 0) };
+      yield { kind: "counted", topic, count: Number(data.length > 0 ? m.value : 0) };
       return;
     }
     this.#stale.get(topic)?.delete(key);
@@ -102,7 +102,7 @@ export class PresenceWatch<S = unknown> {
     members.set(key, member);
     // It is the same one where it came again only because the watch began anew.
     if (before?.time.getTime() === member.time.getTime()) return;
-    yield { kind: before ? "update" : "join", topic, member };
+    yield { kind: before ? "updated" : "joined", topic, member };
   }
 
   *#leave(topic: string, id: string): Iterable<PresenceEvent<S>> {
@@ -111,7 +111,7 @@ export class PresenceWatch<S = unknown> {
     if (!member) return;
     members?.delete(id);
     if (members?.size === 0) this.#members.delete(topic);
-    yield { kind: "leave", topic, member };
+    yield { kind: "left", topic, member };
   }
 
   /** Those who did not come again have left. */
@@ -127,7 +127,7 @@ export class PresenceWatch<S = unknown> {
     if (this.#stale.size === 0) return;
     const counts = await this.#count(this.#subscription.pattern).catch(() => undefined);
     for (const topic of this.#stale.keys()) {
-      if (counts && !counts.has(topic)) yield* this.#forget(topic);
+      if (counts && !counts.more && !counts.has(topic)) yield* this.#forget(topic);
     }
   }
 }
@@ -142,6 +142,7 @@ export async function readMembers<S>(s: Subscription<S>): Promise<Member<S>[]> {
       const m = s.message(e);
       if (m.data.length === 0 && m.encoding === "bytes") members.delete(m.key ?? "");
       else if (m.key !== undefined) members.set(m.key, memberOf(m));
+      else throw fail("not_offered", "the topic only counts");
     }
   } finally {
     s.close();

@@ -126,7 +126,12 @@ export class Publisher {
         client: "",
         settled: false,
         resolve: (p) => (settle(), resolve(p)),
-        reject: (e) => (settle(), reject(e)),
+        reject: (e) => {
+          settle();
+          // It was published before, and where is not known any more.
+          if (e.codeName === "duplicate") resolve({ epoch: 0, offset: 0 });
+          else reject(e);
+        },
       };
       this.#waiting += m.data.length;
       t.waiting.push(m);

@@ -67,6 +67,8 @@ export interface Arrival {
   readonly cost: number;
   /** Whether a newer message of the topic may take its place. */
   readonly replaceable: boolean;
+  /** Whether it counts as having come, and is not handed out. */
+  readonly muted: boolean;
   /** TopicState.queued before this message. */
   prior: number;
   /** Messages above this offset and before this one were lost on the way. */
@@ -180,7 +182,7 @@ export class Sequence {
     if (!t) return;
     this.#topics.delete(number);
     this.#numbers.delete(t.name);
-    if (t.held) this.#sink.drop(t.held, "late");
+    if (t.held) this.#drop(t.held, "late");
   }
 
   /** The end of the stream: what is held will not be handed out. */
@@ -218,11 +220,10 @@ export class Sequence {
     // A datagram goes to every subscription: this one gets its messages of class
     // latest, and the reliable ones of class reliable, by stream (PROTOCOL §8).
     if (t.class === LATEST || (t.class === RELIABLE && frame.reliable === undefined)) return;
-    if (muted) this.#mute(t, frame);
-    else this.#lossy(this.#arrival(t, frame, 0));
+    this.#lossy(this.#arrival(t, frame, 0, muted));
   }
 
-  #arrival(topic: TopicState, frame: MessageFrame, cost: number): Arrival {
+  #arrival(topic: TopicState, frame: MessageFrame, cost: number, muted = false): Arrival {
     const replaceable =
       this.#ordered &&
       topic.class !== LATEST &&
@@ -233,6 +234,7 @@ export class Sequence {
       frame,
       cost,
       replaceable,
+      muted,
       prior: 0,
       lostFrom: undefined,
       conflated: 0,
@@ -244,32 +246,30 @@ export class Sequence {
     if (t.class !== RELIABLE || needs(a.frame) <= t.reliable) {
       this.#hand(a);
       this.#settle(t);
-    } else if (t.held && t.held.frame.offset >= a.frame.offset) this.#sink.drop(a, "late");
+    } else if (t.held && t.held.frame.offset >= a.frame.offset) this.#drop(a, "late");
     else {
       // It is above t.last, since what it needs is.
-      if (t.held) this.#sink.drop(t.held, "superseded");
+      if (t.held) this.#drop(t.held, "superseded");
       t.held = a;
     }
   }
 
-  /** Takes note of a message that is not handed out, and tells what is missing before it. */
-  #mute(t: TopicState, frame: MessageFrame): void {
-    const { offset, previous } = frame;
-    if (offset <= t.last || t.class === UNRELIABLE) return;
-    const to = offset - previous;
-    if (to > t.last && !t.told) {
-      this.#sink.gap({
-        kind: "gap",
-        topic: t.name,
-        from: position(t.epoch, t.last),
-        to: position(t.epoch, to),
-        reason: "lost",
-        count: to - t.last,
-      });
-    }
-    t.told = false;
-    t.last = offset;
-    this.#settle(t);
+  /** Drops a message; of those that are not handed out anyway nobody is told. */
+  #drop(a: Arrival, reason: DropReason): void {
+    if (!a.muted) this.#sink.drop(a, reason);
+  }
+
+  /** Tells what is missing before a message that is not handed out. */
+  #tell(t: TopicState, to: number): void {
+    if (to <= t.last || t.told) return;
+    this.#sink.gap({
+      kind: "gap",
+      topic: t.name,
+      from: position(t.epoch, t.last),
+      to: position(t.epoch, to),
+      reason: "lost",
+      count: to - t.last,
+    });
   }
 
   /** Hands a message out, unless a newer one was (§9, 1), with what is missing before it (3). */
@@ -279,21 +279,24 @@ export class Sequence {
     t.time = Math.max(t.time, time);
     if (t.class === UNRELIABLE || !this.#ordered) {
       t.last = Math.max(t.last, offset);
-      this.#sink.put(a);
+      if (!a.muted) this.#sink.put(a);
       return this.#sync(t);
     }
     if (t.class === SEQUENCED && key) {
-      if (!this.#newest(t, key, offset)) return this.#sink.drop(a, "late");
+      if (!this.#newest(t, key, offset)) return this.#drop(a, "late");
       // Newer than the last of its key, and older than another's: no hole is behind it.
-      if (offset <= t.last) return this.#sink.put(a);
+      if (offset <= t.last) return a.muted ? undefined : this.#sink.put(a);
     }
-    if (offset <= t.last) return this.#sink.drop(a, "late");
-    if (offset - previous > t.last && !t.told) a.lostFrom = t.last;
+    if (offset <= t.last) return this.#drop(a, "late");
+    if (a.muted) this.#tell(t, offset - previous);
+    else if (offset - previous > t.last && !t.told) a.lostFrom = t.last;
     t.told = false;
     t.last = offset;
-    a.prior = t.queued;
-    t.queued = offset;
-    this.#sink.put(a);
+    if (!a.muted) {
+      a.prior = t.queued;
+      t.queued = offset;
+      this.#sink.put(a);
+    }
     this.#sync(t);
   }
 

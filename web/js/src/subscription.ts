@@ -42,8 +42,8 @@ export interface SubscribeOptions {
   /** 0 (first) to 7 (last); 3 by default. See {@link Subscription.setPriority}. */
   priority?: number;
   /**
-   * The bytes of messages that may wait for the application; 256 KiB by default.
-   * The broker may use less (1 MiB by default).
+   * The bytes of messages that may wait for the application; 256 KiB by default, 64 KiB
+   * in a group. The broker may use less (1 MiB by default).
    */
   credit?: number;
   /**
@@ -61,7 +61,7 @@ export interface SubscribeOptions {
    * Of all subscriptions with the same group, text of at most 64 bytes, one gets each
    * message. A message counts as consumed when the iteration is asked for the next
    * one; what a member has not consumed when it ends goes to another, so a message may
-   * come twice. In no order, and without `from`.
+   * come twice. In no order, and without `from` and `noEcho`.
    */
   group?: string;
   /** Ends the subscription: its iteration throws `aborted`. */
@@ -81,6 +81,8 @@ export interface SubscriptionStats {
 }
 
 const DEFAULT_CREDIT = 256 << 10;
+/** In a group: what one member holds the others do not get. */
+const GROUP_CREDIT = 64 << 10;
 const DEFAULT_PRIORITY = 3;
 const MAX_PRIORITY = 7;
 /** A stream that stood this long was a good one: the backoff begins anew. */
@@ -177,11 +179,12 @@ export class Subscription<T = unknown> {
   ) {
     checkPattern(pattern);
     checkNotSystem(pattern);
-    const { priority = DEFAULT_PRIORITY, credit = DEFAULT_CREDIT, group } = o;
+    const { priority = DEFAULT_PRIORITY, group } = o;
+    const { credit = group ? GROUP_CREDIT : DEFAULT_CREDIT } = o;
     checkNumber("priority", priority, 0, MAX_PRIORITY);
     checkNumber("credit", credit, 1, Number.MAX_SAFE_INTEGER);
     checkLabel("a group", group, MAX_LABEL);
-    if (group && o.from) throw bad("a group has no from");
+    if (group && (o.from || o.noEcho)) throw bad("a group has no from, and no noEcho");
     this.classNumber = classes.indexOf(o.class ?? "reliable");
     if (this.classNumber < 0) throw fail("unsupported_class", `class ${o.class}`);
     this.#host = host;

@@ -242,6 +242,124 @@ describe("sequenced", () => {
   });
 });
 
+describe("latest", () => {
+  test("everything comes by stream, and what the broker conflated is a gap", async () => {
+    const s = new Script("latest");
+    s.datagram(11, { reliable: 0 }); // another subscription's
+    s.stream(11, { reliable: 0 });
+    s.gap({ from: 11, to: 15, reason: 2, count: 4 });
+    s.stream(16, { key: "k" });
+    expect(await s.got()).toBe("a11~ [a 11-15 conflated 4] a16");
+    expect(s.drops).toEqual([]);
+  });
+
+  test("nothing gives way in the queue: credit bounds it", async () => {
+    const s = new Script("latest");
+    for (let offset = 11; offset < 211; offset++) s.stream(offset, { reliable: 0 });
+    expect((await s.got()).split(" ")).toHaveLength(200);
+  });
+});
+
+describe("sequenced with keys", () => {
+  test("an older message of another key comes, one of the same key does not", async () => {
+    const s = new Script("sequenced");
+    s.datagram(12, { key: "x" });
+    s.datagram(11, { key: "y" });
+    s.datagram(13, { key: "y" });
+    s.datagram(11, { key: "x" });
+    s.datagram(12, { key: "y" });
+    expect(await s.got()).toBe("[a 10-11 lost 1] a12 a11 a13");
+    expect(s.drops).toEqual(["late", "late"]);
+  });
+
+  test("a key that was forgotten counts as the topic does", async () => {
+    const s = new Script("sequenced");
+    s.datagram(11, { key: "first" });
+    for (let i = 0; i < 1024; i++) s.datagram(12 + i, { key: `k${i}` });
+    s.datagram(1200, { key: "z", previous: 100 });
+    s.datagram(500, { key: "first" });
+    expect(s.drops.filter((d) => d === "late")).toHaveLength(1);
+    s.datagram(1100, { key: "first" });
+    expect(s.drops.filter((d) => d === "late")).toHaveLength(1);
+  });
+
+  test("in the queue the oldest of the same key gives way", async () => {
+    const s = new Script("sequenced");
+    for (let offset = 11; offset < 11 + 64; offset++) s.datagram(offset, { key: `k${offset}` });
+    s.datagram(75, { key: "k13" });
+    const got = await s.got();
+    expect(got).toMatch(/^a11 a12 \[a 12-13 conflated 1\] a14 .* a75$/);
+  });
+});
+
+describe("unreliable", () => {
+  test("all comes as it comes, and there are no gaps", async () => {
+    const s = new Script("unreliable");
+    s.datagram(15);
+    s.datagram(12);
+    s.datagram(12);
+    s.stream(20, { reliable: 3 });
+    for (let offset = 30; offset < 100; offset++) s.datagram(offset);
+    const items = (await s.got()).split(" ");
+    expect(items).toHaveLength(64);
+    expect(items.at(-1)).toBe("a99");
+    expect(items.join()).not.toContain("[");
+  });
+});
+
+describe("the class in force", () => {
+  test("is the weaker one", async () => {
+    const s = new Script("reliable");
+    s.sequence.announce({ topic: 2, name: "b", epoch: 7, offset: 0, class: 2 }, 0);
+    s.datagram(2, { topic: 2 });
+    expect(await s.got()).toBe("[b 0-1 lost 1] b2");
+    const t = new Script("unreliable");
+    t.sequence.announce({ topic: 2, name: "b", epoch: 7, offset: 0, class: 0 }, 0);
+    t.datagram(2, { topic: 2 });
+    expect(await t.got()).toBe("b2");
+  });
+});
+
+describe("a group", () => {
+  test("has no order, and nothing is late", async () => {
+    const s = new Script("reliable", false);
+    s.stream(15);
+    s.stream(12);
+    s.stream(12);
+    expect(await s.got()).toBe("a15 a12 a12");
+  });
+});
+
+describe("own messages", () => {
+  test("by datagram count as having come", async () => {
+    const s = new Script("sequenced");
+    s.sequence.datagram(messageFrame({ offset: 11 }), true);
+    s.datagram(12);
+    s.sequence.datagram(messageFrame({ offset: 15 }), true);
+    s.sequence.datagram(messageFrame({ offset: 13 }), true);
+    s.datagram(16);
+    expect(await s.got()).toBe("a12 [a 12-14 lost 2] a16");
+  });
+
+  test("wait for their reliable one, which is not late then", async () => {
+    const s = new Script("reliable");
+    s.sequence.datagram(messageFrame({ offset: 12, reliable: 1 }), true);
+    s.stream(11);
+    s.stream(13);
+    expect(await s.got()).toBe("a11 a13");
+    expect(s.drops).toEqual([]);
+  });
+});
+
+describe("a gap that was told already", () => {
+  test("is not told again", async () => {
+    const s = new Script("reliable");
+    s.stream(15);
+    s.gap({ from: 10, to: 14 });
+    expect(await s.got()).toBe("[a 10-14 lost 4] a15");
+  });
+});
+
 describe("the queue", () => {
   test("without an application the newest lossy messages are kept", async () => {
     const s = new Script("reliable");

@@ -40,7 +40,7 @@ export const connectSteps = {
     if (f.token) options.token = await token(f.token);
     if (f.getToken) {
       const grants = [...f.getToken];
-      options.token = () => token((grants.length > 1 ? grants.shift() : grants[0]) ?? {});
+      options.getToken = () => token((grants.length > 1 ? grants.shift() : grants[0]) ?? {});
     }
     const client = await connect(url, options);
     const user: User = { client, states: [client.state], changed: new Set() };

@@ -27,6 +27,14 @@ function sleep(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** Waits for at most 10 s until f holds. */
+async function until(f, what) {
+  for (let n = 0; !f(); n++) {
+    assert(n < 200, what);
+    await sleep(50);
+  }
+}
+
 let tests = 0;
 
 /** A topic that no other scenario uses. */
@@ -344,10 +352,7 @@ export const scenarios = {
         client.on("notice", () => notices++);
         client.on("state", ({ state }) => changes.push(state));
         // Both tokens of 2 s live and are replaced meanwhile.
-        for (let n = 0; asked < 3; n++) {
-          assert(n < 100, `it was asked ${asked} times`);
-          await sleep(50);
-        }
+        await until(() => asked === 3, "it was asked three times");
         await sleep(1000);
         await client.publish("a.renewed", 1);
         equal([notices, changes], [0, []], "notices and changes of the state");
