@@ -168,6 +168,7 @@ func Dial(ctx context.Context, url string, config Config) (*Client, error) {
 		c.setState(StateClosed, err)
 		return nil, err
 	}
+	c.begin(conn)
 	c.wg.Go(func() { c.run(conn) })
 	return c, nil
 }
@@ -203,12 +204,16 @@ func (c *Client) setState(s State, err error) {
 	}
 }
 
+// begin makes a connection the one that is used.
+func (c *Client) begin(conn *connection) {
+	c.setCurrent(conn)
+	c.enterAgain(conn)
+	c.setState(StateConnected, nil)
+}
+
 // run keeps the client connected until it is closed.
 func (c *Client) run(conn *connection) {
 	for {
-		c.setCurrent(conn)
-		c.enterAgain(conn)
-		c.setState(StateConnected, nil)
 		err := conn.wait()
 		c.setCurrent(nil)
 		for attempt := 0; ; attempt++ {
@@ -231,6 +236,7 @@ func (c *Client) run(conn *connection) {
 			}
 			c.setState(StateConnecting, nil)
 			if conn, err = c.connect(c.ctx); err == nil {
+				c.begin(conn)
 				break
 			}
 		}
