@@ -13,9 +13,9 @@ import (
 // value. A bad one is an error with CodeInvalidOption.
 type RequestOptions struct {
 	// Timeout is how long replies are waited for, at most 10 minutes, and how long
-	// the request itself is good. 0 is 10 s.
+	// the request itself is good. 0 is 5 s.
 	Timeout time.Duration
-	// Max is the most replies that RequestMany takes, at most 65,535. 0 is that. Of
+	// Max is the most replies that RequestMany takes, at most 65,535. 0 is 100. Of
 	// these at most 256 wait for the caller; more end the request with
 	// CodeOverloaded. Request takes one.
 	Max int
@@ -26,7 +26,8 @@ type RequestOptions struct {
 }
 
 const (
-	defaultRequestTimeout = 10 * time.Second
+	defaultRequestTimeout = 5 * time.Second
+	defaultReplies        = 100
 	// maxWaitingReplies bounds the replies that wait for a caller of RequestMany.
 	maxWaitingReplies = 256
 )
@@ -52,8 +53,9 @@ func (b *Broker) Request(ctx context.Context, topic string, value any, opts *Req
 }
 
 // RequestMany is Request for many replies. The request is published when the
-// iteration begins, and over when it ends. It ends without an error after
-// opts.Max replies; CodeRequestTimeout is the last item when the time has passed.
+// iteration begins, and over when it ends. It ends without an error after opts.Max
+// replies, or when the time has passed, if there was one; otherwise an error is the
+// last item.
 func (b *Broker) RequestMany(ctx context.Context, topic string, value any, opts *RequestOptions) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		r, err := b.ask(ctx, topic, value, opts)
@@ -62,11 +64,11 @@ func (b *Broker) RequestMany(ctx context.Context, topic string, value any, opts 
 			return
 		}
 		defer r.drop()
-		for {
+		for replies := 0; ; replies++ {
 			select {
 			case m, ok := <-r.replies:
 				if !ok {
-					if err := r.ended(); err != nil {
+					if err := r.ended(); err != nil && (replies == 0 || codec.CodeOf(err) != codec.CodeRequestTimeout) {
 						yield(Message{}, err)
 					}
 					return
@@ -89,7 +91,7 @@ func (b *Broker) ask(ctx context.Context, topic string, value any, opts *Request
 		o = *opts
 	}
 	setDefault(&o.Timeout, defaultRequestTimeout)
-	setDefault(&o.Max, codec.MaxReplies)
+	setDefault(&o.Max, defaultReplies)
 	if o.Timeout < time.Millisecond || o.Timeout > codec.MaxTimeout*time.Millisecond {
 		return nil, codec.Errorf(codec.CodeInvalidOption, "a request waits 1 ms to 10 minutes, not %v", o.Timeout)
 	}

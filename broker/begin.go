@@ -17,6 +17,8 @@ type beginning struct {
 	told bool
 	// unsure: how much is missing is not known.
 	unsure bool
+	// bus: the bus may have lost messages meanwhile.
+	bus bool
 }
 
 // openTopic begins a subscription to one topic, which is pinned.
@@ -60,6 +62,7 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 // owed.
 func (sub *subscription) beginTopicLocked(begin beginning, o owed, owes bool) {
 	tp := begin.topic
+	sub.bus = sub.bus || begin.bus
 	if owes {
 		o.unsure = o.unsure || sub.noEcho || sub.filter != nil
 		if t := sub.trackLocked(tp); t != nil {
@@ -136,7 +139,7 @@ func (s *session) beginning(tp *topic, f codec.Subscribe, class codec.Class) (be
 
 // beginAt begins behind a position.
 func beginAt(tp *topic, epoch, offset uint64, class codec.Class) beginning {
-	g := beginning{topic: tp, after: offset, clamp: class == codec.ClassUnreliable}
+	g := beginning{topic: tp, after: offset, clamp: class == codec.ClassUnreliable, bus: offset < tp.lostAt.Load()}
 	pos := tp.position()
 	switch {
 	case pos.Epoch != epoch:

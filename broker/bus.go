@@ -59,8 +59,11 @@ type Bus interface {
 	// Subscribe tells that this broker wants what pattern matches, or, if group is
 	// not "", its share of what pattern matches. It is called once for each
 	// subscription, so more than once for one pattern. When it has returned, no
-	// later message of another broker is missed.
-	Subscribe(ctx context.Context, pattern, group string) error
+	// later message of another broker is missed. since, a time of Sink.Now, is when
+	// messages of others may last have been missed that pattern matches; 0: none ever
+	// were. A bus that did not listen to topics that this broker has, and now does,
+	// calls Sink.Lapsed before it returns.
+	Subscribe(ctx context.Context, pattern, group string) (since uint64, err error)
 	// Unsubscribe takes one Subscribe back. Messages for a group that are under way
 	// to this broker still come.
 	Unsubscribe(pattern, group string)
@@ -99,6 +102,10 @@ type Sink interface {
 	// reach this broker, or, if group is not "", this broker's share of them. They
 	// are what Subscribe was called with.
 	Lost(pattern, group string)
+	// Lapsed tells that the bus has not brought what others published to the topics
+	// that pattern matches, and does so from now on. Topics for which listened reports
+	// true are excepted. Whoever reads a topic across this point is told a gap.
+	Lapsed(pattern string, listened func(topic string) bool)
 	// Now is the broker's clock, in which a message expires: ms since it was made.
 	Now() uint64
 }
@@ -120,11 +127,11 @@ func (b localBus) Publish(_ context.Context, m Message) (Position, error) {
 	return pos, err
 }
 
-func (localBus) Subscribe(context.Context, string, string) error { return nil }
-func (localBus) Unsubscribe(string, string)                      {}
-func (localBus) Joined() bool                                    { return false }
-func (localBus) Distribute(string, Message) bool                 { return false }
-func (localBus) Close(context.Context) error                     { return nil }
+func (localBus) Subscribe(context.Context, string, string) (uint64, error) { return 0, nil }
+func (localBus) Unsubscribe(string, string)                                {}
+func (localBus) Joined() bool                                              { return false }
+func (localBus) Distribute(string, Message) bool                           { return false }
+func (localBus) Close(context.Context) error                               { return nil }
 
 // Reply implements Bus: the local bus has given no address.
 func (localBus) Reply(context.Context, []byte, Message) error {

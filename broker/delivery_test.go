@@ -83,11 +83,11 @@ func (b recordingBus) Publish(_ context.Context, m broker.Message) (broker.Posit
 	b.messages <- m
 	return b.sink.Sequence(m)
 }
-func (recordingBus) Subscribe(context.Context, string, string) error     { return nil }
-func (recordingBus) Unsubscribe(string, string)                          {}
-func (recordingBus) Reply(context.Context, []byte, broker.Message) error { return nil }
-func (recordingBus) Joined() bool                                        { return false }
-func (recordingBus) Close(context.Context) error                         { return nil }
+func (recordingBus) Subscribe(context.Context, string, string) (uint64, error) { return 0, nil }
+func (recordingBus) Unsubscribe(string, string)                                {}
+func (recordingBus) Reply(context.Context, []byte, broker.Message) error       { return nil }
+func (recordingBus) Joined() bool                                              { return false }
+func (recordingBus) Close(context.Context) error                               { return nil }
 
 // All that a client publishes to a topic stays in order, whatever carries it, and
 // all subscribers see the same order.

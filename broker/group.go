@@ -66,7 +66,7 @@ func newMember(sub *subscription, f codec.Subscribe, limit uint64) (*groupMember
 // is published after that must find it.
 func (s *session) openMember(sub *subscription) error {
 	b := s.broker
-	if err := b.bus.Subscribe(s.ctx, sub.pattern, sub.member.key.group); err != nil {
+	if _, err := b.bus.Subscribe(s.ctx, sub.pattern, sub.member.key.group); err != nil {
 		return asCoded(err, codec.CodeBusUnavailable)
 	}
 	if codec.IsExact(sub.pattern) {

@@ -86,11 +86,11 @@ func openSlowBus() (slowBus, broker.OpenBus) {
 	}
 }
 
-func (b slowBus) Subscribe(context.Context, string, string) error {
+func (b slowBus) Subscribe(context.Context, string, string) (uint64, error) {
 	close(b.enter)
 	<-b.leave
 	b.refs.Add(1)
-	return nil
+	return 0, nil
 }
 
 func (b slowBus) Unsubscribe(string, string) { b.refs.Add(-1) }

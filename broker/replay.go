@@ -245,6 +245,9 @@ func (p *reader) hole(to uint64, reason codec.GapReason, count uint32) {
 	if to <= p.at {
 		return
 	}
+	if loss := p.topic.loss.Load(); p.at < loss && loss <= to {
+		reason, count = codec.GapBus, unknownCount
+	}
 	p.entries = append(p.entries, entry{kind: entryGap, topic: p.topic, from: p.at, offset: to, reason: reason, count: count})
 	p.at = to
 }

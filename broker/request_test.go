@@ -417,10 +417,16 @@ func TestRequestOfTheProcess(t *testing.T) {
 		for i := range 3 {
 			p.answer(m.Reply, fmt.Sprint(i))
 		}
-		wantCode(t, <-done, codec.CodeRequestTimeout)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 		if fmt.Sprint(got) != "[0 1 2]" {
 			t.Error(got)
 		}
+
+		_, err = b.Request(ctx, "a", "?", &broker.RequestOptions{Timeout: time.Second})
+		wantCode(t, err, codec.CodeRequestTimeout)
+		l.message()
 
 		// Whoever waits no longer is told so.
 		soon, cancel := context.WithCancel(ctx)

@@ -43,9 +43,21 @@ func (s *sink) Lost(pattern, group string) {
 		(*Broker)(s).groups.lost(pattern, group)
 		return
 	}
+	for _, tp := range s.topics.matching(pattern) {
+		tp.lostAt.Store(tp.position().Offset + 1)
+	}
 	for _, sub := range s.router.exactly(nil, pattern) {
 		if sub.pool == nil {
 			sub.session.lost(sub)
+		}
+	}
+}
+
+// Lapsed implements Sink.
+func (s *sink) Lapsed(pattern string, listened func(topic string) bool) {
+	for _, tp := range s.topics.matching(pattern) {
+		if !listened(tp.name) {
+			tp.lapse()
 		}
 	}
 }

@@ -144,8 +144,12 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 // to come.
 func (s *session) open(sub *subscription, f codec.Subscribe) error {
 	b := s.broker
-	if err := b.bus.Subscribe(s.ctx, sub.pattern, ""); err != nil {
+	since, err := b.bus.Subscribe(s.ctx, sub.pattern, "")
+	if err != nil {
 		return asCoded(err, codec.CodeBusUnavailable)
+	}
+	if (f.From.Kind == codec.FromTime || f.From.Kind == codec.FromPositions) && f.From.Time < since {
+		sub.bus = true // of topics, too, that this broker has never heard of
 	}
 	if codec.IsExact(sub.pattern) {
 		tp, err := b.topics.get(sub.pattern, true)

@@ -41,6 +41,11 @@ type topic struct {
 	pins atomic.Int64 // subscriptions and publications that hold the topic
 	used atomic.Int64 // when the last message came, in ms of the broker's clock
 
+	// What the bus may have missed: loss is the last offset that no message has, given
+	// up for an unknown number of them (0: none was); lostAt is one more than the offset
+	// at which the bus last lost messages in the middle of listening (0: it never did).
+	loss, lostAt atomic.Uint64
+
 	mu       sync.Mutex
 	room     sync.Cond // signalled when pending was taken
 	offset   uint64    // of the last message; guarded by mu
@@ -218,6 +223,16 @@ const (
 	appendedBefore          // its idempotency key is known: it has its place already
 	appendedNot             // the topic was evicted meanwhile
 )
+
+// lapse gives up an offset for what others have published while the bus did not listen
+// to the topic. Positions from before and after it differ, so that who resumes from
+// before it is told a gap, and who does from after it is not. Nobody is subscribed.
+func (tp *topic) lapse() {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	tp.offset++
+	tp.loss.Store(tp.offset)
+}
 
 // append gives m its place, and delivers what is pending unless somebody else
 // does.

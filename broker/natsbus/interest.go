@@ -3,6 +3,7 @@ package natsbus
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -17,15 +18,17 @@ type wanted struct{ pattern, group string }
 type interest struct {
 	wanted
 	refs  int                  // guarded by the bus's mu
+	since uint64               // when messages may last have been missed; guarded by the bus's mu
+	end   *time.Timer          // nobody wants it any more, and soon it ends; guarded by the bus's mu
 	ready chan struct{}        // closed when the server knows it, or err is set
 	err   error                // static after ready was closed
 	subs  []*nats.Subscription // nil before ready, and when nobody wants it; guarded by the bus's mu
 }
 
 // Subscribe implements broker.Bus.
-func (b *bus) Subscribe(ctx context.Context, pattern, group string) error {
+func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint64, err error) {
 	if codec.IsSystem(pattern) {
-		return nil // stays in the broker
+		return 0, nil // stays in the broker
 	}
 	w := wanted{pattern, group}
 	b.mu.Lock()
@@ -36,6 +39,11 @@ func (b *bus) Subscribe(ctx context.Context, pattern, group string) error {
 		b.addLocked(in)
 	}
 	in.refs++
+	if in.end != nil {
+		in.end.Stop()
+		in.end = nil
+		b.lingering--
+	}
 	b.mu.Unlock()
 	if !found {
 		// Others may wait for it as well, so it outlives this caller's context.
@@ -45,13 +53,15 @@ func (b *bus) Subscribe(ctx context.Context, pattern, group string) error {
 	case <-in.ready:
 	case <-ctx.Done():
 		b.release(in)
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
 	if in.err != nil {
 		b.release(in)
-		return codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the subscription: %v", in.err)
+		return 0, codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the subscription: %v", in.err)
 	}
-	return nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return in.since, nil
 }
 
 // begin subscribes at NATS, and waits until the server knows it.
@@ -62,6 +72,8 @@ func (b *bus) begin(ctx context.Context, in *interest) {
 	if err != nil {
 		end(subs)
 		subs = nil
+	} else if in.group == "" {
+		b.begun(in)
 	}
 	b.mu.Lock()
 	in.subs, in.err = subs, err
@@ -76,6 +88,43 @@ func (b *bus) begin(ctx context.Context, in *interest) {
 	close(in.ready)
 	end(unwanted)
 }
+
+// begun tells the broker that messages of others now come which did not before; where
+// an interest that stands has brought them all along, it does not.
+func (b *bus) begun(in *interest) {
+	b.mu.Lock()
+	in.since = max(1, b.sink.Now())
+	covered := false
+	for _, other := range b.interests {
+		if other.stands() && codec.Contains(other.pattern, in.pattern) {
+			covered = true
+			in.since = min(in.since, other.since)
+		}
+	}
+	b.mu.Unlock()
+	if !covered {
+		b.sink.Lapsed(in.pattern, b.listened)
+	}
+}
+
+// listened reports whether an interest that stands brings a topic's messages.
+func (b *bus) listened(topic string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if in := b.interests[wanted{pattern: topic}]; in != nil && in.stands() {
+		return true
+	}
+	for pattern, in := range b.wild {
+		if in.stands() && codec.Match(pattern, topic) {
+			return true
+		}
+	}
+	return false
+}
+
+// stands reports whether the server knows the interest, which is of no group. The bus's
+// mu is held.
+func (in *interest) stands() bool { return in.group == "" && in.subs != nil }
 
 // subscribe makes the subscriptions of an interest; what it has made comes with an
 // error too.
@@ -145,15 +194,45 @@ func (b *bus) Unsubscribe(pattern, group string) {
 	}
 }
 
+// maxLingering bounds the interests that linger; beyond it they end at once.
+const maxLingering = 4096
+
 // release takes one reference back. It is that of an interest and not of a pattern:
 // one that has failed may have a successor, which is none of its waiters' business.
+//
+// An interest that nobody wants any more lingers, so that a client that comes back has
+// missed nothing that others have published. A group's share must not: others get it.
 func (b *bus) release(in *interest) {
 	b.mu.Lock()
 	in.refs--
-	var subs []*nats.Subscription
+	if in.refs == 0 && in.stands() && b.config.Linger > 0 && b.lingering < maxLingering && !b.closed {
+		b.lingering++
+		in.end = time.AfterFunc(b.config.Linger, func() { b.expire(in) })
+		b.mu.Unlock()
+		return
+	}
+	subs := b.dropLocked(in)
+	b.mu.Unlock()
+	end(subs)
+}
+
+// dropLocked removes an interest that nobody wants, and returns its subscriptions.
+func (b *bus) dropLocked(in *interest) (subs []*nats.Subscription) {
 	if in.refs == 0 {
 		b.removeLocked(in)
 		subs, in.subs = in.subs, nil
+	}
+	return subs
+}
+
+// expire ends an interest that has lingered, unless it is wanted again.
+func (b *bus) expire(in *interest) {
+	b.mu.Lock()
+	var subs []*nats.Subscription
+	if in.end != nil && !b.closed {
+		in.end = nil
+		b.lingering--
+		subs = b.dropLocked(in)
 	}
 	b.mu.Unlock()
 	end(subs)
@@ -162,10 +241,12 @@ func (b *bus) release(in *interest) {
 // lostAll tells the broker that every pattern, or every group's share, may have missed
 // messages.
 func (b *bus) lostAll(groups bool) {
+	now := b.sink.Now()
 	b.mu.Lock()
 	all := make([]wanted, 0, len(b.interests))
-	for w := range b.interests {
+	for w, in := range b.interests {
 		if (w.group != "") == groups {
+			in.since = now
 			all = append(all, w)
 		}
 	}

@@ -18,6 +18,7 @@ func (deafSink) Distribute(string, broker.Message)                {}
 func (deafSink) Replied([]byte, broker.Message)                   {}
 func (deafSink) NobodyThere([]byte)                               {}
 func (deafSink) Lost(string, string)                              {}
+func (deafSink) Lapsed(string, func(string) bool)                 {}
 func (deafSink) Now() uint64                                      { return 0 }
 
 func openBus(t *testing.T) (*bus, *server.Server) {
@@ -69,13 +70,13 @@ func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 	b.addLocked(failing)
 	b.mu.Unlock()
 	waiter := make(chan error)
-	go func() { waiter <- b.Subscribe(t.Context(), "x", "") }()
+	go func() { _, err := b.Subscribe(t.Context(), "x", ""); waiter <- err }()
 	await(t, b, func() bool { return failing.refs == 2 })
 	b.mu.Lock()
 	failing.err = errors.New("NATS does not answer")
 	b.removeLocked(failing)
 	b.mu.Unlock()
-	if err := b.Subscribe(t.Context(), "x", ""); err != nil {
+	if _, err := b.Subscribe(t.Context(), "x", ""); err != nil {
 		t.Fatal(err)
 	}
 	close(failing.ready)

@@ -32,6 +32,11 @@ type Config struct {
 	// Queue is how many messages from NATS may wait for the broker; more are lost,
 	// and subscriptions get a gap. 0 is 65,536.
 	Queue int
+	// Linger is how long a pattern is still listened to after its last subscription
+	// has ended, so that a client that comes back meanwhile has missed nothing; later
+	// it is told a gap. It should be about as long as the histories of topics. 0 is a
+	// minute; below 0 it ends at once.
+	Linger time.Duration
 	// Logger gets connects, disconnects and losses. nil discards.
 	Logger *slog.Logger
 }
@@ -61,6 +66,8 @@ type bus struct {
 	wild       map[string]*interest // those of no group and with wildcards, by pattern; guarded by mu
 	generation uint64               // grows when interests of no group change; guarded by mu
 	listening  bool                 // there is a subscription to replies; guarded by mu
+	lingering  int                  // interests that nobody wants any more; guarded by mu
+	closed     bool                 // guarded by mu
 
 	// Owned by receive.
 	dedupe *dedupe
@@ -76,6 +83,9 @@ func Open(config Config) broker.OpenBus {
 func open(config Config, sink broker.Sink) (*bus, error) {
 	if config.Queue == 0 {
 		config.Queue = 1 << 16
+	}
+	if config.Linger == 0 {
+		config.Linger = time.Minute
 	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
@@ -173,6 +183,14 @@ func (b *bus) Publish(ctx context.Context, m broker.Message) (broker.Position, e
 
 // Close implements broker.Bus.
 func (b *bus) Close(ctx context.Context) error {
+	b.mu.Lock()
+	b.closed = true
+	for _, in := range b.interests {
+		if in.end != nil {
+			in.end.Stop()
+		}
+	}
+	b.mu.Unlock()
 	var errs []error
 	for _, nc := range []*nats.Conn{b.queues, b.nc} {
 		if ctx.Err() == nil && nc.IsConnected() {
@@ -233,6 +251,11 @@ func (b *bus) failed(sub *nats.Subscription, err error) {
 		subject = strings.TrimPrefix(subject, handOverSubject(group, ""))
 	}
 	pattern := strings.TrimPrefix(subject, b.config.Prefix)
+	b.mu.Lock()
+	if in := b.interests[wanted{pattern, group}]; in != nil {
+		in.since = b.sink.Now()
+	}
+	b.mu.Unlock()
 	b.log.Warn("messages from NATS were lost: the broker is too slow", slog.String("pattern", pattern), slog.String("group", group))
 	b.sink.Lost(pattern, group)
 }

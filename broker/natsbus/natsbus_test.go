@@ -58,6 +58,7 @@ func newBroker(t *testing.T, s *server.Server, prefix string) (*broker.Broker, *
 	b, err := broker.New(broker.Config{Bus: natsbus.Open(natsbus.Config{
 		URL:     s.ClientURL(),
 		Prefix:  prefix,
+		Linger:  -1,
 		Options: []nats.Option{nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(time.Millisecond, time.Millisecond)},
 	})})
 	if err != nil {

@@ -1,0 +1,114 @@
+package natsbus_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/natsbus"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/internal/memnet"
+)
+
+// lingering runs a broker that listens on for so long.
+func lingering(t *testing.T, url string, linger time.Duration) *client.Client {
+	t.Helper()
+	b, err := broker.New(broker.Config{Bus: natsbus.Open(natsbus.Config{URL: url, Linger: linger})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n memnet.Network
+	t.Cleanup(n.Serve(b))
+	c, err := client.Dial(t.Context(), "memory", client.Config{Dial: n.Dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func subscribeFrom(t *testing.T, c *client.Client, pattern string, from client.From) *client.Subscription {
+	t.Helper()
+	sub, err := c.Subscribe(within(t), pattern, &client.SubscribeOptions{From: from})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+// A client that comes back while the broker still listens gets what others published
+// meanwhile.
+func TestComesBackInTime(t *testing.T) {
+	s := natsServer(t, 0)
+	here, there := lingering(t, s.ClientURL(), 0), lingering(t, s.ClientURL(), 0)
+	sub := subscribe(t, here, "a")
+	publish(t, there, "a", "before")
+	last := until(t, sub, "before")[0].Position
+	_ = sub.Close()
+	publish(t, there, "a", "meanwhile")
+	publish(t, there, "a", "end")
+	items := until(t, subscribeFrom(t, here, "a", client.FromPosition(last)), "end")
+	if len(items) != 2 || string(items[0].Payload.Data) != "meanwhile" {
+		t.Errorf("%v", items)
+	}
+}
+
+// One that comes back later is told that messages may be missing, once, although
+// nothing else of the topic has changed.
+func TestComesBackLate(t *testing.T) {
+	s := natsServer(t, 0)
+	here, there := lingering(t, s.ClientURL(), -1), lingering(t, s.ClientURL(), -1)
+	before := s.NumSubscriptions()
+	sub := subscribe(t, here, "a")
+	publish(t, there, "a", "before")
+	last := until(t, sub, "before")[0].Position
+	_ = sub.Close()
+	eventually(t, func() bool { return s.NumSubscriptions() == before })
+	publish(t, there, "a", "meanwhile")
+
+	sub = subscribeFrom(t, here, "a", client.FromPosition(last))
+	publish(t, there, "a", "end")
+	items := until(t, sub, "end")
+	if len(items) != 2 || items[0].Gap == nil || items[0].Gap.Reason != codec.GapBus || items[0].Gap.Count != 0 {
+		t.Fatalf("%v", items)
+	}
+	// From behind it there is no gap, as long as the broker listens.
+	again := subscribeFrom(t, here, "a", client.FromPosition(items[1].Position))
+	publish(t, there, "a", "end")
+	if items := until(t, again, "end"); len(items) != 1 {
+		t.Errorf("%v", items)
+	}
+	// Who reads the history across it meets it at its place.
+	all := until(t, subscribeFrom(t, here, "a", client.FromBeginning()), "end")
+	if len(all) < 3 || string(all[0].Payload.Data) != "before" || all[1].Gap == nil || all[1].Gap.Reason != codec.GapBus {
+		t.Errorf("%v", all)
+	}
+}
+
+// A topic that an overlapping pattern has listened to all along has no gap.
+func TestListenedAllAlong(t *testing.T) {
+	s := natsServer(t, 0)
+	here, there := lingering(t, s.ClientURL(), -1), lingering(t, s.ClientURL(), -1)
+	keep := subscribe(t, here, "a.*")
+	sub := subscribe(t, here, "a.b")
+	publish(t, there, "a.b", "before")
+	last := until(t, sub, "before")[0].Position
+	_ = sub.Close()
+	publish(t, there, "a.b", "meanwhile")
+	until(t, keep, "meanwhile")
+	// An exact pattern is contained; a wider one is not, but the topic is listened to.
+	for _, pattern := range []string{"a.b", ">"} {
+		from := client.FromPosition(last)
+		if pattern == ">" {
+			from = client.FromPositions(map[string]client.Position{"a.b": last}, time.Now())
+		}
+		sub := subscribeFrom(t, here, pattern, from)
+		publish(t, there, "a.b", "end")
+		for i, m := range until(t, sub, "end") {
+			if m.Gap != nil && pattern == "a.b" || m.Gap != nil && m.Gap.Topic != "" {
+				t.Errorf("%s: item %d is %v", pattern, i, m)
+			}
+		}
+	}
+}
