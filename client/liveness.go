@@ -33,9 +33,6 @@ func (n *connection) openStream(ctx context.Context) (Stream, error) {
 
 func (n *connection) heardNow() { n.heard.Store(time.Now().UnixNano()) }
 
-// silence is how long nothing has come.
-func (n *connection) silence() time.Duration { return time.Since(time.Unix(0, n.heard.Load())) }
-
 // watch asks the broker for a sign of life after silence, and ends the connection
 // if none comes (PROTOCOL §5.9).
 func (n *connection) watch() {
@@ -45,19 +42,22 @@ func (n *connection) watch() {
 	}
 	timer := time.NewTimer(after)
 	defer timer.Stop()
-	asked := false
+	var asked time.Time // zero: nothing was asked since something came
 	for {
 		select {
 		case <-timer.C:
 		case <-n.ctx.Done():
 			return
 		}
-		switch silence := n.silence(); {
+		heard := time.Unix(0, n.heard.Load())
+		if !heard.Before(asked) {
+			asked = time.Time{}
+		}
+		switch silence := time.Since(heard); {
 		case silence < after:
-			asked = false
 			timer.Reset(after - silence)
-		case !asked:
-			asked = true
+		case asked.IsZero():
+			asked = time.Unix(0, time.Now().UnixNano()) // as heard is
 			number := n.ask(func(answer) {})
 			n.send(codec.AppendPing(nil, codec.Ping{Number: number}))
 			timer.Reset(timeout)

@@ -1,0 +1,197 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+)
+
+// What is published without a connection waits, in order, and goes out when there
+// is one.
+func TestPublishWhileOffline(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		p, c := w.dial(), w.dial()
+		sub := w.subscribe(c, "x", &client.SubscribeOptions{From: client.FromBeginning()})
+		w.publish(p, "x", nil, "0")
+		w.cut()
+		var results []*client.PublishResult
+		for i := 1; i <= 5; i++ {
+			results = append(results, p.PublishAsync("x", fmt.Sprint(i), nil))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := p.Publish(ctx, "x", "taken back", nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		results = append(results, p.PublishAsync("x", "6", nil))
+		w.heal()
+		for i, r := range results {
+			at, err := r.Wait(t.Context())
+			if err != nil || at.Offset != uint64(i+2) {
+				t.Errorf("message %d: %v, %v", i+1, at, err)
+			}
+		}
+		w.connected(c)
+		w.want(sub, "0", "1", "2", "3", "4", "5", "6")
+	})
+}
+
+// What waits is bounded, and may be refused at once.
+func TestOfflineBounds(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		few := w.dial(func(c *client.Config) { c.Offline.MaxBytes = 10_000 })
+		refuse := w.dial(func(c *client.Config) { c.Offline.Refuse = true })
+		w.cut()
+		for code, publish := range map[codec.Code]func() error{
+			codec.CodeOffline: func() error {
+				_, err := refuse.Publish(t.Context(), "x", "now or never", nil)
+				return errors.Join(err, refuse.PublishLossy(t.Context(), "x", "now or never", nil))
+			},
+			codec.CodeQueueFull: func() error {
+				first := few.PublishAsync("x", make([]byte, 6000), nil)
+				select {
+				case <-first.Done():
+					t.Error("the first message has a result")
+				default:
+				}
+				_, err := few.Publish(t.Context(), "x", make([]byte, 6000), nil)
+				_, async := few.PublishAsync("x", make([]byte, 6000), nil).Wait(t.Context())
+				_, batch := few.PublishBatch(t.Context(), "x", []client.Outgoing{{Value: "a"}, {Value: make([]byte, 6000)}})
+				return errors.Join(err, async, batch)
+			},
+		} {
+			err := publish()
+			joined, ok := err.(interface{ Unwrap() []error })
+			if !ok {
+				t.Fatalf("got %v", err)
+			}
+			for _, err := range joined.Unwrap() {
+				if codec.CodeOf(err) != code {
+					t.Errorf("got %v, want %s", err, code)
+				}
+			}
+		}
+		// What waits when the client ends has a result too.
+		waiting := few.PublishAsync("y", "z", nil)
+		if err := few.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := waiting.Wait(t.Context()); !errors.Is(err, client.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := few.PublishAsync("y", "z", nil).Wait(t.Context()); !errors.Is(err, client.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Whenever the connection is lost, what was published comes once, in order.
+func TestPublishThroughInterruptions(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		p, c := w.dial(), w.dial()
+		sub := w.subscribe(c, "x", &client.SubscribeOptions{From: client.FromBeginning(), Credit: 1 << 20})
+		const count = 200
+		done := make(chan error, 1)
+		go func() {
+			for i := range count {
+				if i%20 < 10 {
+					p.PublishAsync("x", fmt.Sprint(i), nil)
+					continue
+				}
+				if _, err := p.Publish(t.Context(), "x", fmt.Sprint(i), nil); err != nil {
+					done <- err
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+			done <- nil
+		}()
+		for range 10 {
+			time.Sleep(7 * time.Millisecond)
+			w.cutHard()
+			w.heal()
+			w.connected(p)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		w.connected(c)
+		got := w.all(sub)
+		for i := range count {
+			if i >= len(got) || got[i] != fmt.Sprint(i) {
+				t.Fatalf("got %q", got)
+			}
+		}
+		if len(got) != count {
+			t.Errorf("%d messages", len(got))
+		}
+	})
+}
+
+// A client that hears nothing asks, and gives the connection up; an idle one stays.
+func TestDeadBrokerIsNoticed(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		states := make(chan client.State, 100)
+		c := w.dial(func(c *client.Config) {
+			c.OnState = func(s client.State, _ error) {
+				select {
+				case states <- s:
+				default:
+				}
+			}
+		})
+		for len(states) > 0 {
+			<-states
+		}
+		time.Sleep(time.Hour)
+		if len(states) > 0 {
+			t.Fatalf("the idle client is %s", <-states)
+		}
+		w.network.Gate = make(chan struct{})
+		w.network.Shut.Store(true)
+		defer close(w.network.Gate)
+		shut := time.Now()
+		if s := <-states; s != client.StateDisconnected {
+			t.Errorf("the client is %s", s)
+		}
+		if took := time.Since(shut); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		w.network.Shut.Store(false)
+		w.connected(c)
+	})
+}
+
+// What the broker holds back for a subscription, and the states of that.
+func TestHealthOfSubscriptions(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		slow := w.subscribe(c, "x", &client.SubscribeOptions{Class: client.Latest, Credit: 1})
+		for i := range 10 {
+			w.publish(c, "x", nil, fmt.Sprint(i))
+		}
+		synctest.Wait()
+		health, err := slow.Health(t.Context())
+		if err != nil || health.QueuedMessages != 1 || health.Conflated == 0 || health.QueuedBytes == 0 {
+			t.Errorf("got %+v, %v", health, err)
+		}
+		if slow.State() != client.StateSubscribed {
+			t.Errorf("the subscription is %s", slow.State())
+		}
+		w.cut()
+		if slow.State() != client.StateSubscribing {
+			t.Errorf("the subscription is %s", slow.State())
+		}
+		_ = slow.Close()
+		if slow.State() != client.StateUnsubscribed {
+			t.Errorf("the subscription is %s", slow.State())
+		}
+	})
+}

@@ -1,0 +1,224 @@
+package client_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+)
+
+// A subscription that comes back gets exactly what it has missed, again and again,
+// whether or not there was something.
+func TestResumeFillsTheGap(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		b := w.running
+		exact := w.subscribe(c, "a.x", nil)
+		pattern := w.subscribe(c, "a.*", nil)
+		w.publish(c, "a.x", nil, "0")
+		for round := range 4 {
+			w.cut()
+			var missed []string
+			for i := range round { // nothing in the first round
+				missed = append(missed, fmt.Sprint(round, ".", i))
+				if _, err := b.Publish(t.Context(), "a.x", missed[i], nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if round > 0 {
+				if _, err := b.Publish(t.Context(), fmt.Sprint("a.new", round), "new", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.heal()
+			w.connected(c)
+			want := missed
+			if round == 0 {
+				want = []string{"0"}
+			}
+			w.want(exact, want...)
+			if round > 0 {
+				want = append(want, "new")
+			}
+			got := w.all(pattern)
+			slices.Sort(got)
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("round %d: the pattern got %q, want %q", round, got, want)
+			}
+		}
+	})
+}
+
+// What was trimmed while the client was away is one gap, and the rest comes.
+func TestResumeAfterHistoryIsGone(t *testing.T) {
+	config := broker.Config{Topics: []broker.TopicConfig{{Pattern: ">", History: broker.Retention{Count: 3}}}}
+	inWorld(t, config, func(t *testing.T, w *world) {
+		c, b := w.dial(), w.running
+		sub := w.subscribe(c, "x", nil)
+		pattern := w.subscribe(c, ">", nil)
+		w.publish(c, "x", nil, "first")
+		w.want(sub, "first")
+		w.want(pattern, "first")
+		w.cut()
+		for i := range 10 {
+			if _, err := b.Publish(t.Context(), "x", fmt.Sprint(i), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.heal()
+		w.connected(c)
+		want := []string{"7 messages of x are missing: history", "7", "8", "9"}
+		w.want(sub, want...)
+		w.want(pattern, want...)
+	})
+}
+
+// A broker that has lost its memory begins a new epoch: that is a gap, once, and
+// then everything is new.
+func TestResumeInAnotherEpoch(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		exact, pattern := w.subscribe(c, "a.x", nil), w.subscribe(c, "a.*", nil)
+		loose := w.subscribe(c, "a.x", &client.SubscribeOptions{Class: client.Unreliable})
+		w.publish(c, "a.x", nil, "1", "2")
+		for _, sub := range []*client.Subscription{exact, pattern, loose} {
+			w.want(sub, "1", "2")
+		}
+		before, _ := exact.Position()
+		w.restart()
+		w.connected(c)
+		w.publish(c, "a.x", nil, "3")
+		w.want(exact, "messages of a.x are missing: reconnect", "3")
+		w.want(pattern, "messages are missing: reconnect", "3")
+		w.want(loose, "3")
+		after, _ := exact.Position()
+		if after.Epoch == before.Epoch || after.Offset == 0 {
+			t.Errorf("the position is %v, after %v", after, before)
+		}
+
+		// The position of the other epoch is of no use to a new subscription either.
+		again := w.subscribe(c, "a.x", &client.SubscribeOptions{From: client.FromPosition(before)})
+		w.want(again, "messages of a.x are missing: reconnect", "3")
+		beyond := client.Position{Epoch: after.Epoch, Offset: after.Offset + 100}
+		again = w.subscribe(c, "a.x", &client.SubscribeOptions{From: client.FromPosition(beyond)})
+		w.publish(c, "a.x", nil, "4")
+		if got := w.all(again); len(got) < 2 || got[0] != "messages of a.x are missing: history" || got[len(got)-1] != "4" {
+			t.Errorf("from beyond the end: %q", got)
+		}
+	})
+}
+
+// A pattern with more topics than FROM may name misses nothing, and gets nothing
+// twice.
+func TestResumeOfManyTopics(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c, b := w.dial(), w.running
+		sub := w.subscribe(c, "t.*", &client.SubscribeOptions{Credit: 1 << 20})
+		const topics = 1500
+		round := func(value string) {
+			for i := range topics {
+				if _, err := b.Publish(t.Context(), fmt.Sprint("t.", i), value, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		count := func(items []string) map[string]int {
+			n := make(map[string]int)
+			for _, s := range items {
+				n[s]++
+			}
+			return n
+		}
+		round("before")
+		if n := count(w.all(sub)); n["before"] != topics || len(n) != 1 {
+			t.Fatalf("got %v", n)
+		}
+		w.cut()
+		round("while away")
+		w.heal()
+		w.connected(c)
+		if n := count(w.all(sub)); n["while away"] != topics || len(n) != 1 {
+			t.Errorf("got %v", n)
+		}
+		positions, since := sub.Positions()
+		if len(positions) != codec.MaxPositions || since.IsZero() {
+			t.Errorf("%d positions, since %v", len(positions), since)
+		}
+		if _, ok := sub.Position(); ok {
+			t.Error("a pattern has one position")
+		}
+	})
+}
+
+// The positions of a program that is started again.
+func TestFromPositions(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c, b := w.dial(), w.running
+		sub := w.subscribe(c, "t.*", nil)
+		w.publish(c, "t.a", nil, "a1")
+		w.publish(c, "t.b", nil, "b1")
+		w.want(sub, "a1", "b1")
+		from := client.FromPositions(sub.Positions())
+		_ = sub.Close()
+		time.Sleep(time.Second)
+		w.publish(c, "t.a", nil, "a2")
+		if _, err := b.Publish(t.Context(), "t.c", "c1", nil); err != nil {
+			t.Fatal(err)
+		}
+		sub = w.subscribe(c, "t.*", &client.SubscribeOptions{From: from})
+		got := w.all(sub)
+		slices.Sort(got)
+		if fmt.Sprint(got) != "[a2 c1]" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// Where subscriptions begin, and the flags of what they get.
+func TestBeginnings(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		const kept, passed, now = "kept retained replayed", "passed replayed", "now"
+		for i, begin := range []struct {
+			opts *client.SubscribeOptions
+			want []string
+		}{
+			{nil, []string{kept, now}},
+			{&client.SubscribeOptions{Class: client.Latest}, []string{kept, now}},
+			{&client.SubscribeOptions{NoRetained: true}, []string{now}},
+			{&client.SubscribeOptions{From: client.FromBeginning()}, []string{kept, passed, now}},
+			{&client.SubscribeOptions{From: client.FromLast(1)}, []string{passed, now}},
+			{&client.SubscribeOptions{From: client.FromTime(time.Now().Add(-time.Minute))}, []string{kept, passed, now}},
+		} {
+			topic := fmt.Sprint("x.", i)
+			w.publish(c, topic, &client.PublishOptions{Key: "k", Retain: true, Headers: map[string]string{"a": "b"}}, "kept")
+			w.publish(c, topic, nil, "passed")
+			sub := w.subscribe(c, topic, begin.opts)
+			w.publish(c, topic, nil, "now")
+			var got []string
+			for _, m := range w.messages(sub) {
+				s := string(m.Payload.Data)
+				if m.Gap != nil {
+					s = m.Gap.String()
+				}
+				if m.Retained {
+					s += " retained"
+					if m.Key != "k" || m.Headers["a"] != "b" {
+						t.Errorf("key %q, headers %v", m.Key, m.Headers)
+					}
+				}
+				if m.Replayed {
+					s += " replayed"
+				}
+				got = append(got, s)
+			}
+			if fmt.Sprint(got) != fmt.Sprint(begin.want) {
+				t.Errorf("%d: got %q, want %q", i, got, begin.want)
+			}
+		}
+	})
+}
