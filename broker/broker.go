@@ -99,6 +99,17 @@ func (b *Broker) isClosed() bool {
 // maxFrame is the longest body of a frame that a client may send after HELLO.
 func (b *Broker) maxFrame() int { return int(b.config.Limits.Payload) + codec.FrameOverhead }
 
+// hold lets Shutdown wait until wg.Done is called. It reports false once Shutdown has
+// begun.
+func (b *Broker) hold() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closing {
+		b.wg.Add(1)
+	}
+	return !b.closing
+}
+
 // background runs f on a goroutine that Shutdown waits for. It reports false, and
 // does not run it, once Shutdown has begun.
 func (b *Broker) background(f func()) bool {
@@ -172,6 +183,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		sessions = append(sessions, s)
 	}
 	b.mu.Unlock()
+	b.topics.flush()
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(b.config.TokenGrace)

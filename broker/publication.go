@@ -160,19 +160,19 @@ func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m cod
 	if p == nil {
 		return s.publish(tp.name, tp.config, m)
 	}
-	offset, fresh, err := p.begin(s.ctx, sequence)
+	before, fresh, err := p.begin(s.ctx, sequence)
 	if err != nil {
 		return Position{}, asCoded(err, codec.CodeShuttingDown)
 	}
 	if !fresh {
 		s.broker.counters.duplicates.Add(1)
-		if offset == 0 {
+		if before.Offset == 0 {
 			return Position{}, errDuplicate
 		}
-		return Position{tp.epoch, offset}, nil
+		return before, nil
 	}
 	pos, err := s.publish(tp.name, tp.config, m)
-	p.end(sequence, pos.Offset)
+	p.end(sequence, pos)
 	return pos, err
 }
 

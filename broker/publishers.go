@@ -48,6 +48,7 @@ type publisher struct {
 	// Owned by who has the turn.
 	last  uint64 // the highest sequence that was published
 	floor uint64 // of the sequences up to it no position is known
+	epoch uint64 // of the positions in runs
 	runs  []run  // what was published above floor, by sequence
 }
 
@@ -123,33 +124,38 @@ func (ps *publishers) count() int {
 	return len(ps.byID)
 }
 
-// begin takes the turn to publish the message with a sequence. It returns false if
-// the message was published before: then the offset is the one that it got, 0 if
-// that is not known any more, and there is no turn. An error is that of ctx.
-func (p *publisher) begin(ctx context.Context, sequence uint64) (offset uint64, fresh bool, err error) {
+// begin takes the turn to publish the message with a sequence. fresh is false if the
+// message was published before: then the position is the one that it got, with offset
+// 0 if that is not known any more, and there is no turn. An error is that of ctx.
+func (p *publisher) begin(ctx context.Context, sequence uint64) (pos Position, fresh bool, err error) {
 	select {
 	case p.turn <- struct{}{}:
 	case <-ctx.Done():
-		return 0, false, context.Cause(ctx)
+		return Position{}, false, context.Cause(ctx)
 	}
 	if err := ctx.Err(); err != nil { // a session that has ended publishes nothing
 		<-p.turn
-		return 0, false, context.Cause(ctx)
+		return Position{}, false, context.Cause(ctx)
 	}
 	if sequence > p.last {
-		return 0, true, nil
+		return Position{}, true, nil
 	}
-	offset, fresh = p.find(sequence)
+	offset, fresh := p.find(sequence)
+	pos = Position{p.epoch, offset}
 	if !fresh {
 		<-p.turn
 	}
-	return offset, fresh, nil
+	return pos, fresh, nil
 }
 
-// end gives the turn back. offset is that of the message; 0 if it was not published.
-func (p *publisher) end(sequence, offset uint64) {
-	if offset > 0 {
-		p.add(sequence, offset)
+// end gives the turn back. pos is that of the message; its offset is 0 if it was not
+// published.
+func (p *publisher) end(sequence uint64, pos Position) {
+	if pos.Offset > 0 {
+		if pos.Epoch != p.epoch { // the topic was evicted, although it is held here
+			p.floor, p.runs, p.epoch = p.last, nil, pos.Epoch
+		}
+		p.add(sequence, pos.Offset)
 	}
 	<-p.turn
 }

@@ -33,9 +33,10 @@ func TestPublisherRemembers(t *testing.T) {
 					}
 				}
 			}
-			got, fresh, err := p.begin(t.Context(), sequence)
-			if err != nil {
-				t.Fatal(err)
+			pos, fresh, err := p.begin(t.Context(), sequence)
+			got := pos.Offset
+			if err != nil || got != 0 && pos.Epoch != 5 {
+				t.Fatal(pos, err)
 			}
 			want, before := published[sequence]
 			switch {
@@ -50,7 +51,7 @@ func TestPublisherRemembers(t *testing.T) {
 				continue
 			}
 			if r.IntN(10) == 0 { // refused
-				p.end(sequence, 0)
+				p.end(sequence, Position{})
 				top = max(top, sequence)
 				continue
 			}
@@ -58,7 +59,7 @@ func TestPublisherRemembers(t *testing.T) {
 			if r.IntN(4) == 0 { // somebody else's came between
 				offset++
 			}
-			p.end(sequence, offset)
+			p.end(sequence, Position{5, offset})
 			published[sequence] = offset
 			top = max(top, sequence)
 		}
@@ -75,13 +76,23 @@ func TestPublisherAloneIsOneRun(t *testing.T) {
 		if _, fresh, err := p.begin(t.Context(), i); !fresh || err != nil {
 			t.Fatal(i, fresh, err)
 		}
-		p.end(i, i+7)
+		p.end(i, Position{1, i + 7})
 	}
 	if len(p.runs) != 1 {
 		t.Errorf("%d runs", len(p.runs))
 	}
-	if offset, fresh, err := p.begin(t.Context(), 500); offset != 507 || fresh || err != nil {
-		t.Errorf("the 500th: offset %d, fresh %v, %v", offset, fresh, err)
+	if pos, fresh, err := p.begin(t.Context(), 500); pos != (Position{1, 507}) || fresh || err != nil {
+		t.Errorf("the 500th: %v, fresh %v, %v", pos, fresh, err)
+	}
+	// A position of one epoch is never paired with another one.
+	if _, fresh, err := p.begin(t.Context(), 100_001); !fresh || err != nil {
+		t.Fatal(fresh, err)
+	}
+	p.end(100_001, Position{2, 1})
+	for sequence, want := range map[uint64]Position{500: {2, 0}, 100_001: {2, 1}} {
+		if pos, fresh, err := p.begin(t.Context(), sequence); pos != want || fresh || err != nil {
+			t.Errorf("%d after another epoch: %v, fresh %v, %v; want %v", sequence, pos, fresh, err, want)
+		}
 	}
 }
 

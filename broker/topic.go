@@ -53,6 +53,7 @@ type topic struct {
 	pending  []Record  // in order; guarded by mu
 	draining bool      // guarded by mu
 	evicted  bool      // guarded by mu; then nothing is appended
+	ticker   ticker
 	ids      recentIDs // guarded by mu
 
 	// Owned by whoever drains.
@@ -268,8 +269,8 @@ func (tp *topic) append(m Message) (Position, appended) {
 		}
 	}
 	tp.pending = append(tp.pending, r)
-	drain := !tp.draining
-	tp.draining = true
+	drain := !tp.draining && !tp.gatherLocked()
+	tp.draining = tp.draining || drain
 	tp.mu.Unlock()
 	tp.used.Store(int64(r.Time))
 	if drain {
@@ -299,7 +300,7 @@ func (tp *topic) repeatedLocked(id string, now uint64) uint64 {
 func (tp *topic) drain(rounds int) {
 	for round := 1; ; round++ {
 		tp.mu.Lock()
-		if len(tp.pending) == 0 {
+		if len(tp.pending) == 0 || round > 1 && tp.gatherLocked() {
 			tp.draining = false
 			tp.shrinkLocked()
 			tp.mu.Unlock()
@@ -322,7 +323,7 @@ func (tp *topic) drain(rounds int) {
 // shrinkLocked lets go of what a burst has left.
 func (tp *topic) shrinkLocked() {
 	const keep = 16
-	if cap(tp.pending) > keep {
+	if cap(tp.pending) > keep && len(tp.pending) == 0 {
 		tp.pending = nil
 	}
 	if cap(tp.spare) > keep {
