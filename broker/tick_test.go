@@ -44,7 +44,7 @@ func TestTickGathers(t *testing.T) {
 		}
 		// Between ticks nothing runs: virtual time would pass for it.
 		start := time.Now()
-		time.Sleep(10*time.Second)
+		time.Sleep(10 * time.Second)
 		if _, err := b.Publish(t.Context(), "tick.a", "later", nil); err != nil {
 			t.Fatal(err)
 		}
