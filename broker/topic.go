@@ -18,6 +18,7 @@ type topicTable struct {
 
 	mu     sync.RWMutex
 	byName map[string]*topic // guarded by mu
+	index  topicIndex        // the same by pattern; guarded by mu
 	last   uint64            // the last number given; guarded by mu
 }
 
@@ -115,6 +116,7 @@ func (t *topicTable) get(name string, pin bool) (*topic, error) {
 		tp.pins.Add(1)
 	}
 	t.byName[tp.name] = tp
+	t.index.add(tp)
 	return tp, nil
 }
 
@@ -160,6 +162,7 @@ func (t *topicTable) evictLocked() bool {
 		oldest.log.Close()
 	}
 	delete(t.byName, oldest.name)
+	t.index.remove(oldest.name)
 	return true
 }
 
@@ -167,19 +170,7 @@ func (t *topicTable) evictLocked() bool {
 func (t *topicTable) matching(pattern string) []*topic {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if codec.IsExact(pattern) {
-		if tp := t.byName[pattern]; tp != nil {
-			return []*topic{tp}
-		}
-		return nil
-	}
-	var list []*topic
-	for name, tp := range t.byName {
-		if codec.Match(pattern, name) {
-			list = append(list, tp)
-		}
-	}
-	return list
+	return t.index.match(nil, pattern)
 }
 
 // config returns the configuration of a topic, which need not be in the table.
