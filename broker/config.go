@@ -72,6 +72,16 @@ type Config struct {
 	TokenGrace time.Duration
 }
 
+// Check returns what New would find wrong with c, apart from what it cannot reach.
+func (c Config) Check() error {
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	_, err = newTopicConfigs(c.Topics, c.Limits.Payload)
+	return err
+}
+
 // withDefaults returns a validated copy of c in which every field is set.
 func (c Config) withDefaults() (Config, error) {
 	if c.Authenticator == nil {

@@ -150,7 +150,7 @@ func newTopicConfigs(list []TopicConfig, payload uint64) (*topicConfigs, error) 
 // check returns what is wrong with c.
 func (c *TopicConfig) check(payload uint64) error {
 	if err := codec.CheckPattern(c.Pattern); err != nil {
-		return err
+		return errors.New(reasonOf(err))
 	}
 	var errs []error
 	check := func(ok bool, format string, args ...any) {

@@ -16,7 +16,8 @@ const maxConfigFile = 1 << 20
 
 // configFile is the value of --config: a YAML file (JSON is YAML too) whose keys
 // are the names of the flags of serve, and whose values are what one would write
-// behind them; lists for those that can be repeated.
+// behind them; lists for those that can be repeated. An entry of the list "topic" may
+// be a mapping: pattern, and the settings of the topics that it matches.
 type configFile string
 
 // BeforeResolve is kong's hook: it reads the file, and puts it behind flags and
@@ -97,7 +98,7 @@ func readSettings(path string) (map[string]setting, error) {
 		if _, twice := settings[name]; twice {
 			return nil, fmt.Errorf("line %d: %s is set twice", top.Content[i].Line, name)
 		}
-		value, err := settingValue(node)
+		value, err := settingValue(name, node)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %s: %w", node.Line, name, err)
 		}
@@ -106,13 +107,21 @@ func readSettings(path string) (map[string]setting, error) {
 	return settings, nil
 }
 
-func settingValue(node *yaml.Node) (any, error) {
+func settingValue(name string, node *yaml.Node) (any, error) {
 	switch {
 	case node.Kind == yaml.ScalarNode && node.Tag != "!!null":
 		return node.Value, nil
 	case node.Kind == yaml.SequenceNode:
 		list := make([]any, 0, len(node.Content))
 		for _, element := range node.Content {
+			if name == "topic" && element.Kind == yaml.MappingNode {
+				text, err := topicValue(element)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, text)
+				continue
+			}
 			if element.Kind != yaml.ScalarNode || element.Tag == "!!null" {
 				return nil, errors.New("it is no list of plain values")
 			}

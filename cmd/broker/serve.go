@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/tidewire/tidewire/broker"
 )
 
 // sessionPath is where clients connect.
@@ -16,6 +18,7 @@ var groups = []kong.Group{
 	{Key: "network", Title: "Network:"},
 	{Key: "auth", Title: "Who may connect:"},
 	{Key: "limits", Title: "Limits (sizes may be written as 64KiB, 1MiB, 1GiB):"},
+	{Key: "topics", Title: "Topics (durations may be written as 90s, 5m, 1h):"},
 	{Key: "running", Title: "Running:"},
 	{Key: "connection", Title: "Connection:"},
 }
@@ -31,6 +34,7 @@ type serveCommand struct {
 	natsFlags  `group:"network"`
 	authFlags  `group:"auth"`
 	limitFlags `group:"limits"`
+	topicFlags `group:"topics"`
 
 	Name        string        `group:"running" help:"Name that clients are told." default:"tidewire" env:"TIDEWIRE_NAME"`
 	Config      configFile    `group:"running" help:"YAML or JSON file of settings: the names of these flags, and values." placeholder:"FILE" env:"TIDEWIRE_CONFIG"`
@@ -65,4 +69,11 @@ func (c *serveCommand) logger(p *process) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(p.stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(p.stderr, options))
+}
+
+// config returns limits and topics as the broker takes them.
+func (c *serveCommand) config() broker.Config {
+	config := c.brokerConfig()
+	config.Topics, config.MaxHistoryBytes = c.topicConfigs(), int64(c.MaxHistory)
+	return config
 }

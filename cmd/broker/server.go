@@ -38,7 +38,7 @@ type server struct {
 
 // open makes the broker and what serves it.
 func (s *setup) open() (*server, error) {
-	config := s.command.brokerConfig()
+	config := s.command.config()
 	config.Authenticator, config.Bus, config.Logger, config.Name = s.auth, s.bus, s.log, s.command.Name
 	b, err := broker.New(config)
 	if err != nil {

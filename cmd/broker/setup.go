@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/wt"
@@ -37,8 +38,11 @@ func (c *serveCommand) setup(p *process) (*setup, error) {
 	if c.StopTimeout <= 0 {
 		return nil, usagef("--stop-timeout is not positive")
 	}
-	if err := errors.Join(c.checkOrigins(), c.check()); err != nil {
+	if err := errors.Join(c.checkOrigins(), c.limitFlags.check(), c.topicFlags.check()); err != nil {
 		return nil, err
+	}
+	if err := c.config().Check(); err != nil {
+		return nil, usagef("%s", strings.ReplaceAll(err.Error(), "broker: ", "")) // run says it
 	}
 	if s.auth, s.tokens, err = c.authenticator(); err != nil {
 		return nil, err

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/codec"
+)
+
+const topicFile = `
+max-history: 1MiB
+topic:
+  - pattern: chat.>
+    class: latest
+    history: 1000
+    history-age: 1h
+    history-bytes: unlimited
+    retain: all
+    max-keys: 5
+    presence: counts
+    presence-grace: off
+    max-members: 7
+    deduplicate: 5m
+    max-payload: 1KiB
+    ttl: 1m30s
+    tick: 5ms
+    publish: closed
+    subscribe: open
+  - "news, and more.*  history=off  deduplicate=off"
+`
+
+func TestTopicSettings(t *testing.T) {
+	isolate(t)
+	full := broker.TopicConfig{
+		Pattern: "chat.>", Class: codec.ClassLatest, History: broker.Retention{Count: 1000, Age: time.Hour, Bytes: -1},
+		Retain: broker.RetainAll, MaxKeys: 5, Presence: broker.PresenceCounts, PresenceGrace: -1, MaxMembers: 7,
+		Deduplicate: 5 * time.Minute, MaxPayload: 1024, TTL: 90 * time.Second, Tick: 5 * time.Millisecond,
+		Publish: broker.AccessClosed, Subscribe: broker.AccessOpen,
+	}
+	off := broker.TopicConfig{Pattern: "news.*", History: broker.Retention{Count: -1}, Deduplicate: -1}
+	file := write(t, "tidewire.yaml", strings.Replace(topicFile, "news, and more.*", "news.*", 1))
+	flags := []string{
+		"--topic", "chat.> class=latest history=1000 history-age=1h history-bytes=unlimited retain=all max-keys=5 presence=counts presence-grace=off max-members=7 deduplicate=5m max-payload=1KiB ttl=1m30s tick=5ms publish=closed subscribe=open",
+		"--topic", "news.* history=off deduplicate=off", "--max-history", "1MiB",
+	}
+	for _, args := range [][]string{flags, {"--config", file}} {
+		c, err := settings(t, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := c.config()
+		if want := []broker.TopicConfig{full, off}; !reflect.DeepEqual(config.Topics, want) || config.MaxHistoryBytes != 1<<20 {
+			t.Errorf("%q: %+v, %d bytes\nwant %+v", args, config.Topics, config.MaxHistoryBytes, want)
+		}
+		if err := config.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	c, err := settings(t, "--config", file, "--topic", "a,b") // a comma is a part of a token
+	if err != nil || len(c.Topic) != 1 || c.Topic[0].Pattern != "a,b" {
+		t.Errorf("topics of flags beside those of a file: %+v, %v", c.Topic, err)
+	}
+	if c, err := settings(t); err != nil || c.config().Topics != nil || c.config().MaxHistoryBytes != 64<<20 {
+		t.Errorf("without settings: %+v, %v", c.config(), err)
+	}
+}
+
+func TestBadTopicSettings(t *testing.T) {
+	isolate(t)
+	for value, want := range map[string]string{
+		"":                          "it names no pattern",
+		"a history":                 `a: "history" is not written NAME=VALUE`,
+		"a colour=red":              `a: there is no setting "colour"; the names are class,`,
+		"a ttl=1m ttl=2m":           "a: ttl is set twice",
+		"a ttl=soon":                `a: ttl: "soon" is no positive time`,
+		"a ttl=0s":                  `a: ttl: "0s" is no positive time`,
+		"a tick=-1s":                `a: tick: "-1s" is no positive time`,
+		"a history=0":               `a: history: "0" is no positive number, or off`,
+		"a history-age=never":       `a: history-age: "never" is no positive time: write 90s, 5m, 1h, or unlimited`,
+		"a history-bytes=1MB":       `is no size`,
+		"a max-payload=0":           `a: max-payload: it is not positive`,
+		"a class=best":              `a: class: "best" is none of reliable, latest, sequenced, unreliable`,
+		"a retain=some":             `a: retain: "some" is none of asked, all, none`,
+		"a presence=no":             `a: presence: "no" is none of members, counts, off`,
+		"a publish=all":             `a: publish: "all" is none of token, open, closed`,
+		"a subscribe=all":           `a: subscribe: "all" is none of token, open, closed`,
+		"a max-keys=-1":             `a: max-keys: "-1" is no positive number`,
+		"a max-members=1.5":         `a: max-members: "1.5" is no positive number`,
+		"a deduplicate=no":          `a: deduplicate: "no" is no positive time: write 90s, 5m, 1h, or off`,
+		"a presence-grace=nonsense": `or off`,
+	} {
+		if _, err := settings(t, "--topic", value); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", value, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"topic: [{class: latest}]":                 "line 1: it has no pattern",
+		"topic:\n  - pattern: a\n    pattern: b\n": "line 3: pattern is set twice",
+		"topic:\n  - pattern: a\n    ttl: {a: b}":  "line 3: ttl is no plain value",
+		"topic:\n  - pattern: a\n    ttl:":         "line 3: ttl is no plain value",
+		"topic: [{pattern: a b}]":                  "pattern is no plain value",
+		"topic: [{pattern: a, nonsense: 1}]":       `a: there is no setting "nonsense"`,
+		"name: [{pattern: a}]":                     "no list of plain values",
+	} {
+		if _, err := settings(t, "--config", write(t, "tidewire.yaml", text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	// What only the broker can tell is told before anything is opened.
+	for want, args := range map[string][]string{
+		`topics "a..b": "a..b" is not a pattern`:   {"--topic", "a..b"},
+		`topics "a": Tick is not between 0 and 1s`: {"--topic", "a tick=2s"},
+		`topics "a": MaxPayload is negative, or`:   {"--topic", "a max-payload=1MiB"},
+		`broker: topics "a.*" and "*.a": both`:     {"--topic", "a.*", "--topic", "*.a"},
+		"--max-history is not positive":            {"--max-history", "0"},
+	} {
+		if _, errs := do(t, 2, args...); !strings.Contains(errs, want) || strings.Contains(errs, "broker: broker:") {
+			t.Errorf("%q: %s, want %q", args, errs, want)
+		}
+	}
+}
