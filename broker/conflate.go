@@ -56,7 +56,7 @@ func (sub *subscription) makeRoomLocked(n int) bool {
 			break
 		}
 		if e.droppable() {
-			delete(sub.newest, slotKey{e.topic.num, e.key})
+			delete(sub.newest, slotKey{e.topic.num, e.key()})
 			sub.punchLocked(number, codec.GapOverflow)
 		}
 		number++
@@ -116,7 +116,7 @@ func (sub *subscription) compactLocked() {
 	clear(sub.newest)
 	for i := range q.entries[q.head:] {
 		if e := &q.entries[q.head+i]; e.kind == entryMessage && conflates(e.class) {
-			sub.newest[slotKey{e.topic.num, e.key}] = q.first + uint64(i)
+			sub.newest[slotKey{e.topic.num, e.key()}] = q.first + uint64(i)
 		}
 	}
 }
@@ -134,7 +134,7 @@ func (sub *subscription) expireLocked() bool {
 	before := q.messages
 	for i := range q.len() {
 		number := q.first + uint64(i)
-		if e := q.at(number); e.kind == entryMessage && e.expires != 0 && e.expires <= now {
+		if e := q.at(number); e.kind == entryMessage && e.expires() != 0 && e.expires() <= now {
 			sub.unlistLocked(e, number)
 			sub.punchLocked(number, codec.GapExpired)
 		}
@@ -148,7 +148,7 @@ func (sub *subscription) unlistLocked(e *entry, number uint64) {
 	if !conflates(e.class) {
 		return
 	}
-	key := slotKey{e.topic.num, e.key}
+	key := slotKey{e.topic.num, e.key()}
 	if sub.newest[key] == number {
 		delete(sub.newest, key)
 	}

@@ -80,7 +80,7 @@ func (s *session) offerDatagramLocked(d *delivery, class codec.Class) {
 		return
 	case w != nil:
 		s.broker.counters.drop(DropConflated, 1)
-		w.frame, w.offset, w.expires, w.lossy = d.frame, d.offset, d.expires, d.lossy
+		w.frame, w.offset, w.expires, w.lossy = d.frame, d.offset, d.extra.when(), d.lossy
 		return
 	}
 	if len(q.order) >= maxSlots {
@@ -88,7 +88,7 @@ func (s *session) offerDatagramLocked(d *delivery, class codec.Class) {
 		s.broker.counters.drop(DropOverflow, 1)
 		s.toldLostLocked(oldest, codec.GapOverflow)
 	}
-	w = &slotted{d.frame, d.topic, d.key, d.offset, d.expires, d.lossy}
+	w = &slotted{d.frame, d.topic, d.key, d.offset, d.extra.when(), d.lossy}
 	q.order = append(q.order, w)
 	if !every {
 		q.newest[key] = w
@@ -239,7 +239,7 @@ func (s *session) redirect(w *slotted) {
 	defer s.mu.Unlock()
 	d := delivery{
 		topic: w.topic, frame: w.frame, offset: w.offset, previous: w.offset - 1,
-		lossy: w.lossy, expires: w.expires, key: w.key,
+		lossy: w.lossy, key: w.key, extra: extraOf(w.key, w.expires),
 	}
 	s.meantLocked(w, func(sub *subscription, class codec.Class) {
 		t := sub.trackLocked(w.topic)
@@ -250,7 +250,7 @@ func (s *session) redirect(w *slotted) {
 			sub.queueNewerLocked(&d)
 		default:
 			key := slotKey{d.topic.num, d.key}
-			if e := sub.out.queue.at(sub.newest[key]); e != nil && e.topic == d.topic && e.key == d.key && e.offset >= d.offset {
+			if e := sub.out.queue.at(sub.newest[key]); e != nil && e.topic == d.topic && e.key() == d.key && e.offset >= d.offset {
 				return // a newer one waits already
 			}
 			sub.queueNewestLocked(t, &d)

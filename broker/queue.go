@@ -22,8 +22,7 @@ type entry struct {
 	// What of the topic the entry speaks of: offsets above from, up to and
 	// including offset. A message is the one at offset.
 	from, offset uint64
-	expires      uint64 // of a message, in ms of the broker's clock; 0: never
-	key          string // of a message
+	extra        *extra // of a message; nil: it has none
 	count        uint32 // of a gap: how many messages; unknownCount: nobody knows
 	kind         entryKind
 	class        codec.Class // of a message: in force for its topic
@@ -31,6 +30,39 @@ type entry struct {
 	lossy        bool // of a message
 	charged      bool // it counts against the bounds on what waits
 }
+
+// extra is what few messages have. The entries of all subscriptions share it.
+type extra struct {
+	key     string
+	expires uint64 // ms of the broker's clock; 0: never
+}
+
+// extraOf returns the extra of a message; nil if it has none.
+func extraOf(key string, expires uint64) *extra {
+	if key == "" && expires == 0 {
+		return nil
+	}
+	return &extra{key, expires}
+}
+
+// when returns when the message expires; 0: never.
+func (x *extra) when() uint64 {
+	if x == nil {
+		return 0
+	}
+	return x.expires
+}
+
+// key returns the key of a message.
+func (e *entry) key() string {
+	if e.extra == nil {
+		return ""
+	}
+	return e.extra.key
+}
+
+// expires returns when a message expires; 0: never.
+func (e *entry) expires() uint64 { return e.extra.when() }
 
 // unknownCount is the count of a gap of which nobody knows how many messages it has.
 const unknownCount = 1<<32 - 1
@@ -54,6 +86,10 @@ func (q *queue) len() int { return len(q.entries) - q.head }
 // next returns the first frame or message; nil if there is none. Only holes are
 // before it.
 func (q *queue) next() *entry {
+	if q.holes == 0 && q.head < len(q.entries) {
+		q.lead = q.first
+		return &q.entries[q.head]
+	}
 	for q.lead = max(q.lead, q.first); ; q.lead++ {
 		e := q.at(q.lead)
 		if e == nil || e.kind <= entryMessage {
@@ -65,17 +101,12 @@ func (q *queue) next() *entry {
 // push appends e and returns its number. A gap or skip that goes on where the last
 // entry ends becomes one with it.
 func (q *queue) push(e entry) uint64 {
-	if q.head > 0 && len(q.entries) == cap(q.entries) {
-		n := copy(q.entries, q.entries[q.head:])
-		clear(q.entries[n:])
-		q.entries, q.head = q.entries[:n], 0
-	}
-	q.entries = append(q.entries, e)
+	*q.place() = e
 	number := q.first + uint64(q.len()) - 1
 	switch e.kind {
 	case entryMessage:
 		q.messages++
-		if e.expires != 0 {
+		if e.expires() != 0 {
 			q.expiring++
 		}
 	case entryFrame:
@@ -89,13 +120,48 @@ func (q *queue) push(e entry) uint64 {
 	return number
 }
 
+// place appends an empty entry.
+func (q *queue) place() *entry {
+	if len(q.entries) == cap(q.entries) && q.head > 0 {
+		n := copy(q.entries, q.entries[q.head:])
+		clear(q.entries[n:])
+		q.entries, q.head = q.entries[:n], 0
+	}
+	if len(q.entries) < cap(q.entries) {
+		q.entries = q.entries[:len(q.entries)+1] // which was cleared
+	} else {
+		q.entries = append(q.entries, entry{})
+	}
+	return &q.entries[len(q.entries)-1]
+}
+
+// pushMessage is push for the message d, of which nothing need be folded.
+func (q *queue) pushMessage(d *delivery, class codec.Class) uint64 {
+	e := q.place()
+	e.frame, e.topic, e.from, e.offset, e.extra = d.frame, d.topic, d.previous, d.offset, d.extra
+	e.kind, e.class, e.lossy, e.charged = entryMessage, class, d.lossy, true
+	q.messages++
+	q.bytes += len(d.frame)
+	if d.extra.when() != 0 {
+		q.expiring++
+	}
+	return q.first + uint64(q.len()) - 1
+}
+
 // pop removes the front.
 func (q *queue) pop() entry {
 	e := q.entries[q.head]
-	q.entries[q.head] = entry{}
+	q.drop()
+	return e
+}
+
+// drop removes the front.
+func (q *queue) drop() {
+	e := &q.entries[q.head]
+	q.forget(e)
+	*e = entry{}
 	q.head++
 	q.first++
-	q.forget(&e)
 	if q.head == len(q.entries) {
 		// An idle subscription keeps no large buffer.
 		if cap(q.entries) > 64 {
@@ -103,7 +169,6 @@ func (q *queue) pop() entry {
 		}
 		q.entries, q.head = q.entries[:0], 0
 	}
-	return e
 }
 
 // forget takes e out of what is counted.
@@ -111,7 +176,7 @@ func (q *queue) forget(e *entry) {
 	switch e.kind {
 	case entryMessage:
 		q.messages--
-		if e.expires != 0 {
+		if e.expires() != 0 {
 			q.expiring--
 		}
 	case entryFrame:
@@ -136,7 +201,7 @@ func (q *queue) at(number uint64) *entry {
 func (q *queue) punch(number uint64, reason codec.GapReason, told bool) {
 	e := q.at(number)
 	q.forget(e)
-	e.frame, e.key, e.expires, e.charged = nil, "", 0, false
+	e.frame, e.extra, e.charged = nil, nil, false
 	e.kind, e.reason, e.count = entryGap, reason, 1
 	if !told {
 		e.kind, e.topic = entryNone, nil

@@ -270,7 +270,7 @@ func (sub *subscription) payLocked(b *debt, page []entry, through uint64) bool {
 	for i := range page {
 		e := &page[i]
 		if e.kind == entryMessage {
-			d := delivery{topic: b.topic, frame: e.frame, offset: e.offset, previous: e.from, expires: e.expires, key: e.key}
+			d := delivery{topic: b.topic, frame: e.frame, offset: e.offset, previous: e.from, key: e.key(), extra: e.extra}
 			if conflates(class) {
 				sub.replaceLocked(&d)
 			}

@@ -180,7 +180,7 @@ func (p *reader) take(r *Record) {
 		frame := p.topic.encode(r)
 		p.entries = append(p.entries, entry{
 			kind: entryMessage, frame: frame, topic: p.topic, from: r.Offset - 1, offset: r.Offset,
-			expires: r.Expires, key: r.Key,
+			extra: extraOf(r.Key, r.Expires),
 		})
 		p.bytes += len(frame)
 		p.at = r.Offset

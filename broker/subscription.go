@@ -382,10 +382,7 @@ func (sub *subscription) appendLocked(d *delivery, class codec.Class, told bool)
 
 // pushMessageLocked puts a message into the queue whose bytes are counted already.
 func (sub *subscription) pushMessageLocked(d *delivery, class codec.Class) {
-	number := sub.out.queue.push(entry{
-		frame: d.frame, topic: d.topic, from: d.previous, offset: d.offset, expires: d.expires, key: d.key,
-		kind: entryMessage, class: class, lossy: d.lossy, charged: true,
-	})
+	number := sub.out.queue.pushMessage(d, class)
 	sub.last = d.offset
 	if class == codec.ClassLatest || class == codec.ClassSequenced {
 		if sub.newest == nil {

@@ -71,8 +71,8 @@ type delivery struct {
 	previous uint64 // offset of the message before it
 	lossy    bool
 	retain   bool
-	expires  uint64 // ms of the broker's clock; 0: never
 	key      string
+	extra    *extra
 	// What subscriptions may withhold it for.
 	publisher codec.ID
 	headers   codec.Headers
@@ -344,7 +344,7 @@ func (tp *topic) deliver(batch []Record) {
 		r := &batch[i]
 		tp.deliveries = append(tp.deliveries, delivery{
 			topic: tp, frame: tp.encode(r), offset: r.Offset, previous: r.Offset - 1,
-			lossy: r.Reliable.Set, retain: r.Retain, expires: r.Expires, key: r.Key,
+			lossy: r.Reliable.Set, retain: r.Retain, key: r.Key, extra: extraOf(r.Key, r.Expires),
 			publisher: r.Publisher, headers: r.Headers,
 		})
 	}

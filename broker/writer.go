@@ -131,7 +131,7 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 			continue
 		}
 		if e.kind == entryMessage {
-			if e.expires != 0 && e.expires <= s.broker.now() {
+			if e.extra != nil && e.expires() != 0 && e.expires() <= s.broker.now() {
 				o.sub.unlistLocked(e, o.queue.lead)
 				o.sub.punchLocked(o.queue.lead, codec.GapExpired)
 				continue
@@ -140,21 +140,25 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 				break
 			}
 		}
-		for e := o.popHole(); e != nil; e = o.popHole() {
-			b = holes.add(b, o, e)
+		if o.queue.holes > 0 {
+			for h := o.popHole(); h != nil; h = o.popHole() {
+				b = holes.add(b, o, h)
+			}
+			b = holes.flush(b, o)
+			e = o.queue.next()
 		}
-		b = holes.flush(b, o)
-		number := o.queue.first
-		out := s.popLocked(o)
-		b = append(b, out.frame...)
-		if out.kind == entryMessage {
-			o.sent += uint64(len(out.frame))
-			o.sub.written = out.offset
-			o.sub.unlistLocked(&out, number)
+		b = append(b, e.frame...)
+		if e.kind == entryMessage {
+			o.sent += uint64(len(e.frame))
+			o.sub.written = e.offset
+			o.sub.unlistLocked(e, o.queue.first)
 			messages++
 		}
+		if e.charged {
+			s.releaseLocked(o, len(e.frame))
+		}
+		o.queue.drop()
 	}
-	b = holes.flush(b, o)
 	if o.sub != nil && (len(o.sub.debts) > 0 || o.sub.lagging) {
 		o.sub.recoverLocked()
 	}
