@@ -105,6 +105,18 @@ async function check(name, f) {
   }
 }
 
+/** Has a page sleep for a time in which three messages are published. */
+async function sleepWhile(name, page, env, topic, ms) {
+  // Firefox has no way to freeze a page from outside: there it is only busy.
+  const session = name === "chromium" ? await page.context().newCDPSession(page) : undefined;
+  await session?.send("Page.setWebLifecycleState", { state: "frozen" });
+  for (const value of ["1", "2", "3"]) {
+    await fetch(`${env.http}/publish`, { method: "POST", body: new URLSearchParams({ topic, value }) });
+    await new Promise((resolve) => setTimeout(resolve, ms / 3));
+  }
+  await session?.send("Page.setWebLifecycleState", { state: "active" });
+}
+
 async function runIn(name, env) {
   const { launch, path, stalled } = browsers[name];
   const browser = await launch(path);
@@ -119,6 +131,7 @@ async function runIn(name, env) {
       return { all: Object.keys(scenarios), inWorker };
     });
     const given = { ...env, stalled };
+    await page.exposeFunction("sleepWhile", (topic, ms) => sleepWhile(name, page, env, topic, ms));
     for (const scenario of list.all.filter((s) => s.includes(only))) {
       await check(`${name}: ${scenario}`, () =>
         page.evaluate(

@@ -5,6 +5,9 @@ import type { KnownEncoding } from "./payload.js";
 import type { OfflineOptions } from "./publisher.js";
 import type { TransportConstructor } from "./transport.js";
 
+/** The SHA-256 of certificates, each as text or as bytes. */
+export type CertificateHashes = readonly (string | Uint8Array)[];
+
 /** Options of {@link connect}. */
 export interface ConnectOptions {
   /** The token that the broker's authenticator wants. */
@@ -18,9 +21,10 @@ export interface ConnectOptions {
   /**
    * The SHA-256 of certificates to trust in place of a certificate authority, in
    * base64, in hex with or without colons, or as 32 bytes. Browsers take this for
-   * ECDSA certificates that are valid for at most 14 days.
+   * ECDSA certificates that are valid for at most 14 days. A function is asked for each
+   * connection attempt, since such certificates change.
    */
-  certificateHashes?: (string | Uint8Array)[];
+  certificateHashes?: CertificateHashes | (() => CertificateHashes | Promise<CertificateHashes>);
   /** The constructor to use in place of `globalThis.WebTransport`. */
   webTransport?: TransportConstructor;
   /** How long a connection attempt may take, in milliseconds; 10,000 by default. */

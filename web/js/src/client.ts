@@ -5,6 +5,7 @@ import { Backoff } from "./backoff.js";
 import { parseCertificateHash } from "./certificate.js";
 import type {
   BatchItem,
+  CertificateHashes,
   ClientEvents,
   ClientState,
   ConnectOptions,
@@ -61,6 +62,15 @@ function outgoing(value: unknown, lossy: boolean, o: MessageOptions): Outgoing {
   return { ...encodePayload(value, o.encoding), lossy, key, ttl, headers: headerList(o.headers), retain, id };
 }
 
+/** Throws a TypeError for a hash that is none. */
+function transportOptions(hashes: CertificateHashes = []): TransportOptions {
+  const list = hashes.map((hash) => ({
+    algorithm: "sha-256" as const,
+    value: parseCertificateHash(hash),
+  }));
+  return list.length > 0 ? { serverCertificateHashes: list } : {};
+}
+
 /** Throws unless a name is a topic that clients may use. */
 function checkUsable(topic: string): void {
   checkTopic(topic);
@@ -78,7 +88,7 @@ export class Client {
   readonly #url: string;
   readonly #options: ConnectOptions;
   readonly #construct: TransportConstructor;
-  readonly #transportOptions: TransportOptions;
+  #transportOptions: TransportOptions | undefined; // undefined: it is asked for
   readonly #backoff: Backoff;
   readonly #events = new EventTarget(); // it reports what listeners throw
   readonly #drops = noDrops();
@@ -118,11 +128,8 @@ export class Client {
     for (const ms of [options.pingAfter, options.pingTimeout]) {
       if (ms !== undefined && !(ms > 0)) throw new TypeError("pingAfter and pingTimeout are above 0");
     }
-    const hashes = options.certificateHashes?.map((hash) => ({
-      algorithm: "sha-256" as const,
-      value: parseCertificateHash(hash),
-    }));
-    this.#transportOptions = hashes?.length ? { serverCertificateHashes: hashes } : {};
+    const hashes = options.certificateHashes;
+    if (typeof hashes !== "function") this.#transportOptions = transportOptions(hashes);
     if (encodeUtf8(options.agent ?? "").length > MAX_AGENT) {
       throw new TypeError(`agent is longer than ${MAX_AGENT} bytes`);
     }
@@ -239,10 +246,11 @@ export class Client {
   async #attempt(): Promise<Connection> {
     this.#change("connecting");
     const token = await this.#askToken();
+    const trusted = this.#transportOptions ?? (await this.#askHashes());
     if (this.#reason) throw this.#reason;
     let connection: Connection;
     try {
-      const transport = new this.#construct(this.#url, this.#transportOptions);
+      const transport = new this.#construct(this.#url, trusted);
       connection = new Connection(transport, {
         drops: this.#drops,
         pingAfter: this.#options.pingAfter ?? PING_AFTER,
@@ -300,9 +308,19 @@ export class Client {
 
   async #askToken(): Promise<string | undefined> {
     const { getToken } = this.#options;
-    if (!getToken) return this.#token;
+    return getToken ? this.#ask(getToken) : this.#token;
+  }
+
+  async #askHashes(): Promise<TransportOptions> {
+    const { certificateHashes: hashes } = this.#options;
+    if (typeof hashes !== "function") return {};
+    return this.#ask(async () => transportOptions(await hashes()));
+  }
+
+  /** Asks the application for what an attempt needs. */
+  async #ask<T>(f: () => T | Promise<T>): Promise<T> {
     try {
-      return await abortable((async () => getToken())(), this.#lifetime.signal);
+      return await abortable((async () => f())(), this.#lifetime.signal);
     } catch (cause) {
       throw this.#reason ?? mapped("connect_failed", cause);
     }

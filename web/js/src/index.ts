@@ -11,6 +11,7 @@ export type { BackoffOptions } from "./backoff.js";
 export type { Client } from "./client.js";
 export type {
   BatchItem,
+  CertificateHashes,
   ClientEvents,
   ClientState,
   ConnectOptions,

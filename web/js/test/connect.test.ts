@@ -75,6 +75,21 @@ describe("connect", () => {
     expect(broker.waiting).toBe(0);
   });
 
+  test("asks for the hashes for each attempt, where they are a function", async () => {
+    let n = 0;
+    const { broker, session } = await connected({
+      certificateHashes: async () => [new Uint8Array(32).fill(++n)],
+    });
+    expect(session.options?.serverCertificateHashes?.[0]?.value[0]).toBe(1);
+    session.lose();
+    const next = await broker.session();
+    expect(next.options?.serverCertificateHashes?.[0]?.value[0]).toBe(2);
+    await next.hello();
+    next.welcome();
+    const bad = connecting(new MockBroker(), { certificateHashes: () => ["none"] });
+    await expect(bad).rejects.toThrow(coded("connect_failed", { cause: expect.any(TypeError) }));
+  });
+
   test("a refusal comes in band, with its code", async () => {
     const broker = new MockBroker();
     const client = connecting(broker);

@@ -1,13 +1,14 @@
 // Testbroker is what the browser tests of web/js talk to: an open broker that can
-// be stopped and started again at the same address, one that wants tokens, a path
-// that closes sessions with a code, an address where nobody answers, and the files
-// of the tests over HTTP.
+// be stopped and started again at the same address, with another certificate, and
+// cut off from the network, one that wants tokens, a path that closes sessions with
+// a code, an address where nobody answers, and the files of the tests over HTTP.
 //
 // It prints one line of JSON that tells where everything is, and ends when its
 // standard input does.
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
@@ -80,7 +82,7 @@ func run(dir string, in io.Reader, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, silent.Close()) }()
 
-	token, err := sign(time.Now().Add(time.Hour))
+	token, err := sign(time.Now().Add(time.Hour), "a.>")
 	if err != nil {
 		return err
 	}
@@ -97,7 +99,8 @@ func run(dir string, in io.Reader, out io.Writer) (err error) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		token, err := sign(time.Now().Add(time.Duration(seconds) * time.Second))
+		subscribe := cmp.Or(r.FormValue("subscribe"), "a.>")
+		token, err := sign(time.Now().Add(time.Duration(seconds)*time.Second), subscribe)
 		answer(w, token, err)
 	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
@@ -105,6 +108,25 @@ func run(dir string, in io.Reader, out io.Writer) (err error) {
 	})
 	mux.HandleFunc("POST /start", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, "started", openHouse.start())
+	})
+	mux.HandleFunc("POST /renew", func(w http.ResponseWriter, r *http.Request) {
+		next, err := identity, error(nil)
+		if r.FormValue("to") != "first" {
+			next, err = wt.NewDevIdentity()
+		}
+		if err != nil {
+			answer(w, "", err)
+			return
+		}
+		openHouse.renew(next)
+		answer(w, next.HashBase64(), nil)
+	})
+	mux.HandleFunc("POST /network", func(w http.ResponseWriter, r *http.Request) {
+		openHouse.silent.Store(r.FormValue("is") == "cut")
+		answer(w, r.FormValue("is"), nil)
+	})
+	mux.HandleFunc("POST /publish", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, "published", openHouse.publish(r.Context(), r.FormValue("topic"), r.FormValue("value")))
 	})
 	web := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	var serving sync.WaitGroup
@@ -131,12 +153,12 @@ func run(dir string, in io.Reader, out io.Writer) (err error) {
 	return err
 }
 
-// sign makes a token for a.> that expires at some time.
-func sign(expires time.Time) (string, error) {
+// sign makes a token that may publish to a.> and expires at some time.
+func sign(expires time.Time, subscribe string) (string, error) {
 	return jwtauth.Sign(jwtauth.SigningKey{HMAC: secret}, jwtauth.Grant{
 		Principal: "test",
 		Publish:   []string{"a.>"},
-		Subscribe: []string{"a.>"},
+		Subscribe: []string{subscribe},
 		Expires:   expires,
 	})
 }
@@ -151,14 +173,15 @@ func answer(w http.ResponseWriter, text string, err error) {
 
 // house is a broker at an address, which it keeps across stops and starts.
 type house struct {
-	identity      *wt.Identity
 	authenticator broker.Authenticator
+	silent        atomic.Bool // packets are lost in both directions
 
-	mu      sync.Mutex
-	addr    string         // guarded by mu
-	broker  *broker.Broker // nil while it is stopped; guarded by mu
-	server  *wt.Server     // the same; guarded by mu
-	serving sync.WaitGroup
+	mu       sync.Mutex
+	identity *wt.Identity   // guarded by mu
+	addr     string         // guarded by mu
+	broker   *broker.Broker // nil while it is stopped; guarded by mu
+	server   *wt.Server     // the same; guarded by mu
+	serving  sync.WaitGroup
 }
 
 func (h *house) start() error {
@@ -167,10 +190,11 @@ func (h *house) start() error {
 	if h.broker != nil {
 		return errors.New("it runs already")
 	}
-	packets, err := net.ListenPacket("udp", h.addr)
+	socket, err := net.ListenPacket("udp", h.addr)
 	if err != nil {
 		return err
 	}
+	packets := &network{PacketConn: socket, silent: &h.silent}
 	h.addr = packets.LocalAddr().String()
 	b, err := broker.New(broker.Config{Authenticator: h.authenticator})
 	if err != nil {
@@ -210,6 +234,59 @@ func (h *house) stop(atOnce bool) error {
 	h.serving.Wait()
 	h.broker, h.server = nil, nil
 	return err
+}
+
+// renew gives the house another certificate, from its next start on.
+func (h *house) renew(identity *wt.Identity) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.identity = identity
+}
+
+// publish publishes a text in the broker's process.
+func (h *house) publish(ctx context.Context, topic, value string) error {
+	h.mu.Lock()
+	b := h.broker
+	h.mu.Unlock()
+	if b == nil {
+		return errors.New("it does not run")
+	}
+	_, err := b.Publish(ctx, topic, value, nil)
+	return err
+}
+
+// network is a socket whose packets are lost while silent is set.
+type network struct {
+	net.PacketConn
+	silent *atomic.Bool
+}
+
+// ReadFrom implements net.PacketConn.
+func (n *network) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		size, addr, err := n.PacketConn.ReadFrom(p)
+		if err != nil || !n.silent.Load() {
+			return size, addr, err
+		}
+	}
+}
+
+// WriteTo implements net.PacketConn.
+func (n *network) WriteTo(p []byte, addr net.Addr) (int, error) {
+	if n.silent.Load() {
+		return len(p), nil
+	}
+	return n.PacketConn.WriteTo(p, addr)
+}
+
+// SetReadBuffer is asked for by QUIC.
+func (n *network) SetReadBuffer(size int) error {
+	return n.PacketConn.(interface{ SetReadBuffer(int) error }).SetReadBuffer(size)
+}
+
+// SetWriteBuffer is asked for by QUIC.
+func (n *network) SetWriteBuffer(size int) error {
+	return n.PacketConn.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(size)
 }
 
 // serve hands a session to the broker, or ends it with the code that its URL asks
