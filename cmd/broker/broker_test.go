@@ -257,12 +257,24 @@ func TestTokenRefuses(t *testing.T) {
 			t.Errorf("%q: exit code %d, %s; want %q", args, c.code, c.stderr, want)
 		}
 	}
-	// A secret that is made is good for the broker it is shown for.
+	// The secret that is made is good for the broker that it is told for, and is not shown.
 	out, errs := do(t, 0, "token")
-	secret := errs[strings.Index(errs, "--jwt-hmac-key ")+len("--jwt-hmac-key "):]
-	secret, _, _ = strings.Cut(secret, "\n")
-	b := startBroker(t, "--jwt-hmac-key", secret)
-	do(t, 0, "pub", "--server", b.url, "--token", strings.TrimSpace(out), "--state-dir", dir, "any.topic", "x")
+	name := filepath.Join(dir, "token-secret")
+	secret, err := readSecret(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if !strings.Contains(errs, "--jwt-hmac-key-file "+name) || strings.Contains(errs+out, string(secret)) {
+		t.Errorf("token tells %s", errs)
+	}
+	b := startBroker(t, "--jwt-hmac-key-file", name)
+	again, _ := do(t, 0, "token")
+	for _, token := range []string{out, again} {
+		do(t, 0, "pub", "--server", b.url, "--token", strings.TrimSpace(token), "--state-dir", dir, "any.topic", "x")
+	}
 }
 
 // TestNATS joins two brokers.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/tidewire/tidewire/broker/jwtauth"
@@ -27,11 +28,12 @@ type tokenCommand struct {
 	HMACKey     string        `name:"hmac-key" help:"Secret to sign with, at least 32 bytes." xor:"key" placeholder:"SECRET"`
 	HMACKeyFile string        `name:"hmac-key-file" help:"File of the secret to sign with. It is made if it is not there." xor:"key" placeholder:"FILE"`
 	Ed25519Key  string        `name:"ed25519-key" help:"PEM file of the private key to sign with. It is made if it is not there, and FILE.pub with the public key beside it." xor:"key" placeholder:"FILE"`
+	stateFlags
 }
 
 // Help is shown by --help.
 func (*tokenCommand) Help() string {
-	return "The token alone goes to standard output, and how to start a broker that accepts it to standard error. Without a key a secret is made and shown there."
+	return "The token alone goes to standard output, and how to start a broker that accepts it to standard error. Without a key the secret of the state folder signs, which is made if it is not there; it is never shown."
 }
 
 // Run makes the token.
@@ -74,18 +76,31 @@ func (c *tokenCommand) key() (key jwtauth.SigningKey, flags string, err error) {
 	case c.HMACKey != "":
 		return jwtauth.SigningKey{HMAC: []byte(c.HMACKey)}, "--jwt-hmac-key SECRET", nil
 	case c.HMACKeyFile != "":
-		secret, err := readSecret(c.HMACKeyFile)
-		if errors.Is(err, fs.ErrNotExist) {
-			secret = newSecret()
-			err = writeNew(c.HMACKeyFile, append(secret[:len(secret):len(secret)], '\n'), 0o600)
-		}
-		return jwtauth.SigningKey{HMAC: secret}, "--jwt-hmac-key-file " + c.HMACKeyFile, err
+		return secretFile(c.HMACKeyFile)
 	case c.Ed25519Key != "":
 		private, err := readOrMakeEd25519(c.Ed25519Key)
 		return jwtauth.SigningKey{Ed25519: private}, "--jwt-ed25519-key " + c.Ed25519Key + ".pub", err
 	}
-	secret := newSecret()
-	return jwtauth.SigningKey{HMAC: secret}, "--jwt-hmac-key " + string(secret), nil
+	// A secret that was shown would stay in terminals, and as a flag in the list of
+	// processes.
+	dir, err := c.dir()
+	if err != nil {
+		return key, "", fmt.Errorf("no key to sign with: name a file with --hmac-key-file (%w)", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return key, "", fmt.Errorf("the folder for the secret: %w", err)
+	}
+	return secretFile(filepath.Join(dir, "token-secret"))
+}
+
+// secretFile returns the secret in a file, which it makes if it is not there.
+func secretFile(name string) (key jwtauth.SigningKey, flags string, err error) {
+	secret, err := readSecret(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret = newSecret()
+		err = writeNew(name, append(secret[:len(secret):len(secret)], '\n'), 0o600)
+	}
+	return jwtauth.SigningKey{HMAC: secret}, "--jwt-hmac-key-file " + name, err
 }
 
 // newSecret returns 64 characters that hold 32 random bytes. They are hexadecimal,
