@@ -85,8 +85,8 @@ func parseHash(text string) ([32]byte, error) {
 	return hash, nil
 }
 
-// localTrust trusts, on this machine, the development identity that the broker
-// has stored, and besides what the system trusts.
+// localTrust trusts, on this machine, the development identities that brokers
+// have stored, and besides what the system trusts.
 type localTrust struct {
 	state stateFlags
 
@@ -94,8 +94,8 @@ type localTrust struct {
 	err error // the last refusal; guarded by mu
 }
 
-// verify is a tls.Config.VerifyConnection. It reads the identity anew each time,
-// because a broker that is started again may have made another.
+// verify is a tls.Config.VerifyConnection. It reads the identities anew each time,
+// because a broker changes its own from time to time.
 func (t *localTrust) verify(state tls.ConnectionState) error {
 	err := t.check(state)
 	t.mu.Lock()
@@ -106,13 +106,16 @@ func (t *localTrust) verify(state tls.ConnectionState) error {
 
 func (t *localTrust) check(state tls.ConnectionState) error {
 	leaf := state.PeerCertificates[0] // a server always has one
-	identity, err := t.state.load()
+	identities, err := t.state.stored()
 	if err != nil {
 		return err
 	}
-	if identity != nil && sha256.Sum256(leaf.Raw) == identity.Hash() {
+	for _, identity := range identities {
+		if sha256.Sum256(leaf.Raw) != identity.Hash() {
+			continue
+		}
 		if !identity.ValidAt(time.Now()) {
-			return errors.New("the development identity has expired: start the broker again")
+			return errors.New("the development identity has expired: do the clocks agree?")
 		}
 		return nil
 	}
@@ -121,11 +124,11 @@ func (t *localTrust) check(state tls.ConnectionState) error {
 		options.Intermediates.AddCert(certificate)
 	}
 	if _, err := leaf.Verify(options); err != nil {
-		file, _ := t.state.file()
-		if identity == nil {
-			return fmt.Errorf("%w, and there is no development identity in %s; if another user runs the broker, give the hash that it printed: --cert-hash HASH", err, file)
+		dir, _ := t.state.identities()
+		if len(identities) == 0 {
+			return fmt.Errorf("%w, and there is no development identity in %s; if another user runs the broker, give the hash that it printed: --cert-hash HASH", err, dir)
 		}
-		return fmt.Errorf("%w, and it is not the development identity in %s; start the broker again, or give the hash that it printed: --cert-hash HASH", err, file)
+		return fmt.Errorf("%w, and it is no development identity in %s; start the broker again, or give the hash that it printed: --cert-hash HASH", err, dir)
 	}
 	return nil
 }

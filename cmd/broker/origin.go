@@ -42,7 +42,7 @@ func (c *serveCommand) checkOrigins() error {
 
 func (s *setup) originPolicy() originPolicy {
 	p := originPolicy{allowed: make(map[string]bool), local: s.local, scheme: "https"}
-	if s.identity != nil {
+	if s.rotation != nil {
 		p.scheme = "http"
 	}
 	for _, origin := range s.command.Origin {

@@ -24,7 +24,7 @@ type pageConfig struct {
 	// localhost a browser may try another one than this.
 	Host              string   `json:"host,omitempty"`
 	Path              string   `json:"path"`
-	CertificateHashes []string `json:"certificateHashes,omitempty"` // of the development identity
+	CertificateHashes []string `json:"certificateHashes,omitempty"` // of the development identity, and of the next one
 	Tokens            bool     `json:"tokens"`                      // clients need one
 }
 
@@ -32,17 +32,6 @@ type pageConfig struct {
 // /tidewire.js.
 func (s *setup) handlePage(mux *http.ServeMux, browserClient http.Handler) error {
 	files, err := fs.Sub(pageFiles, "page")
-	if err != nil {
-		return err
-	}
-	config := pageConfig{Path: sessionPath, Tokens: s.tokens}
-	if s.identity != nil {
-		config.CertificateHashes = []string{s.identity.HashBase64()}
-		if s.local {
-			config.Host = s.addr
-		}
-	}
-	text, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
@@ -55,8 +44,19 @@ func (s *setup) handlePage(mux *http.ServeMux, browserClient http.Handler) error
 	mux.HandleFunc("GET /config.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		_, _ = w.Write(text) // a client that has gone needs no answer
+		_ = json.NewEncoder(w).Encode(s.pageConfig()) // a client that has gone needs no answer
 	})
 	mux.Handle("GET /tidewire.js", browserClient)
 	return nil
+}
+
+func (s *setup) pageConfig() pageConfig {
+	config := pageConfig{Path: sessionPath, Tokens: s.tokens}
+	if s.rotation != nil {
+		config.CertificateHashes = []string{s.rotation.Present().HashBase64(), s.rotation.Next().HashBase64()}
+		if s.local {
+			config.Host = s.addr
+		}
+	}
+	return config
 }

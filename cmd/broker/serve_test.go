@@ -148,7 +148,7 @@ func TestPage(t *testing.T) {
 	}
 	_, body, _ = b.get(t, "/config.json")
 	var config pageConfig
-	if err := json.Unmarshal([]byte(body), &config); err != nil || "https://"+config.Host+config.Path != b.url || len(config.CertificateHashes) != 1 || config.CertificateHashes[0] != b.hash || config.Tokens {
+	if err := json.Unmarshal([]byte(body), &config); err != nil || "https://"+config.Host+config.Path != b.url || len(config.CertificateHashes) != 2 || config.CertificateHashes[1] == b.hash || config.CertificateHashes[0] != b.hash || config.Tokens {
 		t.Errorf("config %s, %v", body, err)
 	}
 }

@@ -44,7 +44,7 @@ func (s *setup) open() (*server, error) {
 	if err != nil {
 		return nil, s.command.explainBus(err)
 	}
-	v := &server{log: s.log, broker: b, health: new(health), tls: s.identity == nil}
+	v := &server{log: s.log, broker: b, health: new(health), tls: s.rotation == nil}
 	v.wt, err = wt.NewServer(wt.ServerConfig{
 		TLSConfig:          s.tls,
 		QUICConfig:         &quic.Config{KeepAlivePeriod: keepAlive},

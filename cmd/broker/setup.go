@@ -17,11 +17,11 @@ type setup struct {
 	log      *slog.Logger
 	local    bool // nobody else than this machine reaches the address
 	tls      *tls.Config
-	identity *wt.Identity // nil with --cert
+	rotation *wt.Rotation // of the development identity; nil with --cert
 	auth     broker.Authenticator
 	tokens   bool           // clients need a token
 	bus      broker.OpenBus // nil: the broker stands alone
-	unsaved  error          // why the identity is not stored; nil if it is
+	unsaved  error          // why the identities are not stored; nil if they are
 	// addr is the address that --addr was resolved to, so that what is bound is what
 	// was checked; with its port once the sockets are bound.
 	addr string
@@ -90,14 +90,9 @@ func (s *setup) loadCertificate() error {
 		return nil
 	}
 	var err error
-	if _, s.unsaved = c.file(); s.unsaved != nil {
-		s.identity, err = wt.NewDevIdentity()
-	} else {
-		s.identity, err = c.loadOrMake()
-	}
-	if err != nil {
+	if s.rotation, s.unsaved, err = c.rotation(s.addr, s.log); err != nil {
 		return err
 	}
-	s.tls = s.identity.TLSConfig()
+	s.tls = s.rotation.TLSConfig()
 	return nil
 }

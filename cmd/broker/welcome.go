@@ -19,7 +19,7 @@ func (s *setup) welcome(w io.Writer) {
 	addr := reachable(s.addr)
 	url := "https://" + addr + sessionPath
 	site := "http://" + addr
-	if s.identity == nil {
+	if s.rotation == nil {
 		site = "https://" + addr
 	}
 
@@ -33,10 +33,10 @@ func (s *setup) welcome(w io.Writer) {
 	}
 	fmt.Fprintf(w, "Tidewire serves %s, %s; %s.\n\n", s.addr, reach, who)
 	fmt.Fprintf(w, "  URL          %s\n", url)
-	if s.identity != nil {
-		leaf := s.identity.Certificate().Leaf
-		fmt.Fprintf(w, "  certificate  %s\n", s.identity.HashBase64())
-		fmt.Fprintf(w, "               SHA-256 of the development identity, valid until %s\n", leaf.NotAfter.Local().Format(time.DateOnly))
+	if s.rotation != nil {
+		fmt.Fprintf(w, "  certificate  %s\n", s.rotation.Present().HashBase64())
+		fmt.Fprintf(w, "               SHA-256 of the development identity; from %s on\n", s.rotation.NextAt().Local().Format(time.DateOnly))
+		fmt.Fprintf(w, "               %s\n", s.rotation.Next().HashBase64())
 	}
 	if s.shows("page") {
 		fmt.Fprintf(w, "  page         %s/  to subscribe and publish by hand\n", site)
@@ -50,10 +50,10 @@ func (s *setup) welcome(w io.Writer) {
 	if url != defaultServer {
 		flags += " --server " + url
 	}
-	if s.identity != nil && (!s.local || s.unsaved != nil) {
-		flags += " --cert-hash " + s.identity.HashBase64()
+	if s.rotation != nil && (!s.local || s.unsaved != nil) {
+		flags += " --cert-hash " + s.rotation.Present().HashBase64()
 	}
-	if dir := s.command.StateDir; dir != "" && s.identity != nil && s.local && s.unsaved == nil && os.Getenv("TIDEWIRE_STATE_DIR") != dir {
+	if dir := s.command.StateDir; dir != "" && s.rotation != nil && s.local && s.unsaved == nil && os.Getenv("TIDEWIRE_STATE_DIR") != dir {
 		flags += " --state-dir " + dir
 	}
 	if s.tokens {
