@@ -159,9 +159,11 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 		return err
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, codec.Subscribed{Time: codec.Some(s.broker.now())})})
-	s.scheduleLocked(sub.out)
+	// SUBSCRIBED goes out when all topics were looked through: what is published after
+	// the client has it is none of what they kept.
 	sub.parking = f.Group == "" && (f.From.Kind != codec.FromNow || !f.NoRetained)
 	parking := sub.parking
+	s.scheduleLocked(sub.out)
 	s.mu.Unlock()
 	if !parking {
 		return nil

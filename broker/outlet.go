@@ -40,7 +40,7 @@ func newOutlet(stream Stream, rank int) *outlet {
 
 // sendable reports whether the writer would find something to do.
 func (o *outlet) sendable() bool {
-	if o.gone {
+	if o.gone || o.sub != nil && o.sub.parking && !o.end {
 		return false
 	}
 	if e := o.queue.next(); e != nil {
