@@ -373,8 +373,11 @@ func (c *Client) connected(ctx context.Context) (*connection, error) {
 		}
 		select {
 		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		case <-ctx.Done(): // which may be that of the client
+			if c.ctx.Err() == nil {
+				return nil, ctx.Err()
+			}
+			return nil, context.Cause(c.ctx)
 		case <-c.ctx.Done():
 			return nil, context.Cause(c.ctx)
 		}

@@ -111,6 +111,7 @@ func (w *world) heal() {
 // connected waits for a client.
 func (w *world) connected(c *client.Client) {
 	w.t.Helper()
+	synctest.Wait() // it may have to notice first that it is not
 	for range 600 {
 		if c.State() == client.StateConnected {
 			synctest.Wait()

@@ -205,12 +205,12 @@ const (
 	Updated                     // a member has another state
 	Left                        // a member is gone
 	Counted                     // the number of sessions, where the topic is counted only
-	Missed                      // events are missing: see Gap
+	PresenceGap                 // events are missing: see Gap
 )
 
 // String returns the kind's name.
 func (k PresenceKind) String() string {
-	names := [...]string{"joined", "updated", "left", "counted", "missed"}
+	names := [...]string{"joined", "updated", "left", "counted", "gap"}
 	return names[k]
 }
 
@@ -220,7 +220,7 @@ type PresenceEvent struct {
 	Topic  string // "" on a gap in every topic of the pattern
 	Member Member // of Joined, Updated and Left; its State is empty if it has left
 	Count  int    // of Counted
-	Gap    *Gap   // of Missed: Presence tells who is there now
+	Gap    *Gap   // of PresenceGap: Presence tells who is there now
 }
 
 // PresenceWatch tells who comes and goes.
@@ -292,7 +292,7 @@ func presenceEvent(m Message) (e PresenceEvent, ok bool) {
 	if m.Gap != nil {
 		gap := *m.Gap
 		gap.Topic = e.Topic
-		e.Kind, e.Gap = Missed, &gap
+		e.Kind, e.Gap = PresenceGap, &gap
 		return e, true
 	}
 	if m.Key == "" {
