@@ -15,6 +15,7 @@ type connectFields struct {
 	Client   string  `json:"client"`
 	Broker   int     `json:"broker"`
 	Token    *Grant  `json:"token"`
+	BadToken bool    `json:"badToken"` // one that nobody knows
 	GetToken []Grant `json:"getToken"` // one after the other, the last one again and again
 	Offline  *struct {
 		MaxBytes int  `json:"maxBytes"`
@@ -40,6 +41,14 @@ func (r *run) connect(ctx context.Context, f connectFields) error {
 		ConnectTimeout:    2 * time.Second,
 		Backoff:           client.Backoff{Min: 20 * time.Millisecond, Max: 100 * time.Millisecond},
 		OnState:           u.onState,
+		PingAfter:         milliseconds(f.PingAfter),
+		PingTimeout:       milliseconds(f.PingTimeout),
+	}
+	if f.Offline != nil {
+		config.Offline = client.Offline{MaxBytes: f.Offline.MaxBytes, Refuse: f.Offline.Refuse}
+	}
+	if f.BadToken {
+		config.Token = "none"
 	}
 	if f.Token != nil {
 		config.Token = r.world.authority.grant(*f.Token)
@@ -94,6 +103,9 @@ func (r *run) closeClient(_ context.Context, f clientFields) error {
 type stateFields struct {
 	Client string `json:"client"`
 	Is     string `json:"is"`
+	IsNot  string `json:"isNot"` // in place of Is
+	// Only: it was in no other state since the last such step.
+	Only bool `json:"only"`
 	// Seen are states that it went through in this order since the last such step.
 	Seen []string `json:"seen"`
 }
@@ -108,7 +120,10 @@ func (r *run) state(ctx context.Context, f stateFields) error {
 		u.mu.Lock()
 		states, changed := u.states, u.changed
 		u.mu.Unlock()
-		if len(states) > 0 && states[len(states)-1] == f.Is && subsequence(f.Seen, states) {
+		if len(states) > 0 && (f.IsNot != "" && states[len(states)-1] != f.IsNot || states[len(states)-1] == f.Is) && subsequence(f.Seen, states) {
+			if f.Only && len(states) > 1 {
+				return mismatchf("the states were %v", states)
+			}
 			u.mu.Lock()
 			u.states = u.states[len(states)-1:]
 			u.mu.Unlock()

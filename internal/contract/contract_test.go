@@ -21,22 +21,45 @@ func TestMain(m *testing.M) {
 
 // clientSteps are the steps that the Go client carries out, by name.
 var clientSteps = map[string]clientStepFunc{
-	"connect":      does((*run).connect),
-	"close":        does((*run).closeClient),
-	"state":        does((*run).state),
-	"authenticate": does((*run).authenticate),
-	"clientId":     does((*run).clientID),
-	"wait":         does((*run).wait),
-	"now":          does((*run).now),
-	"join":         does((*run).join),
-	"same":         does((*run).same),
-	"publish":      does((*run).publish),
-	"publishLossy": does((*run).publishLossy),
-	"subscribe":    does((*run).subscribe),
-	"unsubscribe":  does((*run).unsubscribe),
-	"expect":       does((*run).expect),
-	"until":        does((*run).until),
-	"ended":        does((*run).ended),
+	"connect":        does((*run).connect),
+	"close":          does((*run).closeClient),
+	"state":          does((*run).state),
+	"authenticate":   does((*run).authenticate),
+	"clientId":       does((*run).clientID),
+	"wait":           does((*run).wait),
+	"now":            does((*run).now),
+	"join":           does((*run).join),
+	"same":           does((*run).same),
+	"publish":        does((*run).publish),
+	"publishLossy":   does((*run).publishLossy),
+	"publishBatch":   does((*run).publishBatch),
+	"publishAsync":   does((*run).publishAsync),
+	"settle":         does((*run).settle),
+	"subscribe":      does((*run).subscribe),
+	"unsubscribe":    does((*run).unsubscribe),
+	"expect":         does((*run).expect),
+	"until":          does((*run).until),
+	"ended":          does((*run).ended),
+	"position":       does((*run).keepPosition),
+	"positions":      does((*run).keepPositions),
+	"setPriority":    does((*run).setPriority),
+	"subState":       does((*run).subState),
+	"history":        does((*run).history),
+	"map":            does((*run).openMap),
+	"expectMap":      does((*run).expectMap),
+	"request":        does((*run).request),
+	"requestMany":    does((*run).requestMany),
+	"respond":        does((*run).respond),
+	"respondAny":     does((*run).respondAny),
+	"expectShared":   does((*run).expectShared),
+	"untilEither":    does((*run).untilEither),
+	"enter":          does((*run).enter),
+	"leave":          does((*run).leave),
+	"presence":       does((*run).presence),
+	"presenceCount":  does((*run).presenceCount),
+	"watchPresence":  does((*run).watchPresence),
+	"expectPresence": does((*run).expectPresence),
+	"health":         does((*run).health),
 }
 
 func TestLocalBus(t *testing.T) {
@@ -75,7 +98,7 @@ func contract(t *testing.T, env string, o Options) {
 	absent := make(map[string]int)
 	unique := env[:1] + strconv.FormatInt(time.Now().UnixMilli(), 36)
 	for _, s := range loadScenarios(t, unique) {
-		if why, not := s.Not[env]; not {
+		if why, not := s.absent(env); not {
 			absent[why]++
 			t.Logf("not in %s: %s: %s", env, s.Name, why)
 			continue

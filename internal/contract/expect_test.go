@@ -3,7 +3,6 @@ package contract
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,6 +28,7 @@ type want struct {
 	As        string             `json:"as"` // keeps its position
 
 	Gap   string          `json:"gap"`   // the reason, or several, divided by |
+	OrGap string          `json:"orGap"` // this message, or a gap of this reason
 	From  json.RawMessage `json:"from"`  // a position that was kept; null: unknown
 	To    json.RawMessage `json:"to"`    // likewise
 	Count *uint64         `json:"count"` // how many; 0: unknown
@@ -56,6 +56,8 @@ func (r *run) check(w want, n int, m client.Message) error {
 		return mismatchf("a message, %s; want a gap: %s", describe(m), w.Gap)
 	case w.Gap != "":
 		return r.checkGap(w, *m.Gap)
+	case m.Gap != nil && w.OrGap != "":
+		return r.checkGap(want{Gap: w.OrGap}, *m.Gap)
 	case m.Gap != nil:
 		return mismatchf("a gap: %s; want a message", describe(m))
 	}
@@ -86,11 +88,23 @@ func (r *run) check(w want, n int, m client.Message) error {
 			return mismatchf("the position is %v; want %v", m.Position, at)
 		}
 	}
-	if w.Lossy != nil && *w.Lossy != m.Lossy {
-		return mismatchf("lossy is %v", m.Lossy)
+	for _, flag := range []struct {
+		name string
+		want *bool
+		got  bool
+	}{
+		{"lossy", w.Lossy, m.Lossy}, {"retained", w.Retained, m.Retained}, {"replayed", w.Replayed, m.Replayed},
+		{"expires", w.Expires, !m.Expires.IsZero()}, {"request", w.Request, m.Request},
+	} {
+		if flag.want != nil && *flag.want != flag.got {
+			return mismatchf("%s is %v", flag.name, flag.got)
+		}
 	}
-	if err := r.checkMeta(w, m); err != nil {
-		return err
+	if w.Key != nil && *w.Key != m.Key {
+		return mismatchf("the key is %q; want %q", m.Key, *w.Key)
+	}
+	if w.Headers != nil && !maps.Equal(*w.Headers, m.Headers) {
+		return mismatchf("the headers are %v; want %v", m.Headers, *w.Headers)
 	}
 	r.keep(w.As, m.Position)
 	return nil
@@ -167,27 +181,35 @@ type expectFields struct {
 	SkipGaps bool `json:"skipGaps"`
 }
 
+// numbered is an item that must come, and its number.
+type numbered struct {
+	want
+	n int
+}
+
+// numberedWants are items, or so many messages with a value in which # is the number.
+func numberedWants(items []want, count int, value any) []numbered {
+	var list []numbered
+	for i, w := range items {
+		list = append(list, numbered{w, i + 1})
+	}
+	for n := 1; n <= count; n++ {
+		list = append(list, numbered{want{Value: value, hasValue: true}, n})
+	}
+	return list
+}
+
 // expect takes items from a subscription; the next ones must be these.
 func (r *run) expect(ctx context.Context, f expectFields) error {
 	s, err := r.reader(f.Sub)
 	if err != nil {
 		return err
 	}
-	type numbered struct {
-		want
-		n int
-	}
-	var wanted []numbered
-	for i, w := range f.Items {
-		wanted = append(wanted, numbered{w, i + 1})
-	}
-	for n := 1; n <= f.Count; n++ {
-		wanted = append(wanted, numbered{want{Value: f.Value, hasValue: true}, n})
-	}
+	wanted := numberedWants(f.Items, f.Count, f.Value)
 	for got := 0; len(wanted) > 0; {
-		m, err := s.next(ctx)
+		m, err := s.mustNext(ctx, got)
 		if err != nil {
-			return after(ctx, got, err)
+			return err
 		}
 		if f.SkipGaps && m.Gap != nil {
 			continue
@@ -206,29 +228,37 @@ func (r *run) expect(ctx context.Context, f expectFields) error {
 	return nil
 }
 
-// after tells at which item the iteration stopped.
-func after(ctx context.Context, n int, err error) error {
-	if ctx.Err() != nil {
-		return mismatchf("nothing more came after %d items", n)
+// mustNext is the next item, of which so many were before; that the subscription ends
+// is an error.
+func (s *reader) mustNext(ctx context.Context, before int) (client.Message, error) {
+	m, ok, err := s.next(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return m, mismatchf("nothing more came after %d items", before)
+	case err != nil:
+		return m, mismatchf("after %d items: %v", before, err)
+	case !ok:
+		return m, mismatchf("the subscription has ended after %d items", before)
 	}
-	if _, ok := errors.AsType[mismatch](err); ok {
-		return mismatchf("after %d items: %v", n, err)
-	}
-	return err
+	return m, nil
 }
 
 type untilFields struct {
 	Sub   string `json:"sub"`
+	Gap   string `json:"gap"`   // a gap with this reason is the last item, in place of a message
 	Value any    `json:"value"` // of the message that is the last one, or its number
 	// Increasing: the values, which are numbers, only increase; of each key, if they
 	// have keys.
 	Increasing bool `json:"increasing"`
 	// Covered: each offset of the topic that has no message lies in a gap.
-	Covered  bool `json:"covered"`
-	AtMost   int  `json:"atMost"` // messages
-	AtLeast  int  `json:"atLeast"`
-	Missing  int  `json:"missing"`  // the gaps count so many together
-	MaxBytes int  `json:"maxBytes"` // of payloads, but for the last one
+	Covered  bool   `json:"covered"`
+	AtMost   int    `json:"atMost"` // messages
+	AtLeast  int    `json:"atLeast"`
+	Total    int    `json:"total"`    // messages, and what the gaps count
+	MaxBytes int    `json:"maxBytes"` // of payloads, but for the last one
+	Topic    string `json:"topic"`    // of every item
+	// Newest are the last numbers of each key.
+	Newest map[string]float64 `json:"newest"`
 	// Gaps are the reasons that came, each at least once and no other.
 	Gaps  *[]string `json:"gaps"`
 	After string    `json:"after"` // for Covered: the position before the first item
@@ -250,22 +280,31 @@ func (r *run) until(ctx context.Context, f untilFields) error {
 		}
 	}
 	for {
-		m, err := s.next(ctx)
+		m, err := s.mustNext(ctx, messages)
 		if err != nil {
-			return after(ctx, messages, err)
+			return err
 		}
 		if m.Gap != nil {
 			reasons[m.Gap.Reason.String()] = true
 			missing += int(m.Gap.Count)
+			if f.Topic != "" && m.Gap.Topic != f.Topic {
+				return mismatchf("%s; want one of %s", describe(m), f.Topic)
+			}
 			if m.Gap.To != nil && m.Gap.From != nil {
 				if m.Gap.From.Offset < last.Offset && m.Gap.From.Epoch == last.Epoch && f.Covered {
 					return mismatchf("%s begins before %v", describe(m), last)
 				}
 				last = *m.Gap.To
 			}
+			if f.Gap == m.Gap.Reason.String() {
+				break
+			}
 			continue
 		}
 		messages++
+		if f.Topic != "" && m.Topic != f.Topic {
+			return mismatchf("%s; want one of %s", describe(m), f.Topic)
+		}
 		if f.Covered && last.Epoch == m.Position.Epoch && m.Position.Offset != last.Offset+1 {
 			return mismatchf("%s comes after %v, and no gap between", describe(m), last)
 		}
@@ -274,11 +313,11 @@ func (r *run) until(ctx context.Context, f untilFields) error {
 		if err != nil {
 			return mismatchf("%v", err)
 		}
-		if n, ok := number(v); ok && f.Increasing {
-			if old, ok := newest[messageKey(m)]; ok && n <= old {
+		if n, ok := number(v); ok {
+			if old, ok := newest[m.Key]; ok && n <= old && f.Increasing {
 				return mismatchf("%v came after %v", n, old)
 			}
-			newest[messageKey(m)] = n
+			newest[m.Key] = n
 		}
 		if n, ok := number(v); equal(v, expand(f.Value, 0)) || ok && equal(n, f.Value) {
 			break
@@ -288,10 +327,13 @@ func (r *run) until(ctx context.Context, f untilFields) error {
 	switch {
 	case f.AtMost > 0 && messages > f.AtMost, messages < f.AtLeast:
 		return mismatchf("%d messages came", messages)
-	case f.Missing > 0 && missing != f.Missing:
-		return mismatchf("the gaps count %d messages; want %d", missing, f.Missing)
+	case f.Total > 0 && messages+missing != f.Total:
+		return mismatchf("%d messages came, and the gaps count %d; want %d together", messages, missing, f.Total)
 	case f.MaxBytes > 0 && bytes > f.MaxBytes:
 		return mismatchf("%d bytes came before the last message; want at most %d", bytes, f.MaxBytes)
+	}
+	if f.Newest != nil && !maps.Equal(newest, f.Newest) {
+		return mismatchf("the newest of each key are %v; want %v", newest, f.Newest)
 	}
 	if f.Gaps != nil {
 		got, wanted := slices.Sorted(maps.Keys(reasons)), slices.Sorted(slices.Values(*f.Gaps))
@@ -322,13 +364,12 @@ func (r *run) ended(ctx context.Context, f endFields) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for m, err := range s.Messages(ctx) {
-		if err == nil {
-			return mismatchf("%s; want the end", describe(m))
-		}
-		return after(ctx, 0, err)
+	m, ok, err := s.next(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return mismatchf("it does not end")
+	case ok && err == nil:
+		return mismatchf("%s; want the end", describe(m))
 	}
-	return nil
+	return err
 }

@@ -18,21 +18,22 @@ import (
 )
 
 // stepTimeout bounds a step. It is never what a scenario measures.
-const stepTimeout = 15 * time.Second
+const stepTimeout = 10 * time.Second
 
 // run is one run of a scenario.
 type run struct {
 	world *World
-	wg    sync.WaitGroup // what runs asynchronously
+	ctx   context.Context // ends with the scenario
+	wg    sync.WaitGroup  // what runs asynchronously
 
 	mu        sync.Mutex
 	clients   map[string]*user
 	subs      map[string]*reader
 	positions map[string]client.Position
-	maps      map[string]map[string]client.Position // positions of patterns
+	maps      map[string]patternPositions
 	times     map[string]time.Time
-	pages     map[string]client.Position // where the next page begins
-	pending   map[string]chan error      // asynchronous steps
+	pages     map[string]client.From // where the next page begins
+	pending   map[string]chan error  // asynchronous steps
 	more      extras
 }
 
@@ -42,13 +43,6 @@ type user struct {
 	mu      sync.Mutex
 	states  []string
 	changed chan struct{} // closed and replaced with each state
-}
-
-// reader is a subscription that is read when a step asks for it.
-type reader struct {
-	*client.Subscription
-	client string
-	mu     sync.Mutex // one step reads at a time
 }
 
 // mismatch is what a step returns where something else came about than it expects;
@@ -75,14 +69,16 @@ func does[F any](do func(*run, context.Context, F) error) clientStepFunc {
 
 // runScenario carries out a scenario.
 func runScenario(t *testing.T, w *World, s scenario) {
+	ctx, cancel := context.WithCancel(t.Context())
 	r := &run{
 		world:     w,
+		ctx:       ctx,
 		clients:   make(map[string]*user),
 		subs:      make(map[string]*reader),
 		positions: make(map[string]client.Position),
-		maps:      make(map[string]map[string]client.Position),
+		maps:      make(map[string]patternPositions),
 		times:     make(map[string]time.Time),
-		pages:     make(map[string]client.Position),
+		pages:     make(map[string]client.From),
 		pending:   make(map[string]chan error),
 		more:      newExtras(),
 	}
@@ -94,10 +90,14 @@ func runScenario(t *testing.T, w *World, s scenario) {
 		t.Fatal(err)
 	}
 	defer func() {
+		cancel()
 		for _, c := range r.clients {
 			_ = c.Close()
 		}
 		r.wg.Wait()
+		for _, stop := range r.more.stops {
+			stop()
+		}
 		if _, err := w.Do("end", []byte("{}")); err != nil {
 			t.Error(err)
 		}

@@ -25,8 +25,23 @@ type scenario struct {
 	// names the one that asserts what it has.
 	Not     map[string]string `json:"not"`
 	Instead string            `json:"instead"`
+	// Only names the environments that it is about, each with the reason.
+	Only map[string]string `json:"only"`
 	// Steps are objects with one member: the step's name, and its fields.
 	Steps []step `json:"steps"`
+}
+
+// absent reports whether a scenario is not for an environment, and why.
+func (s scenario) absent(env string) (why string, absent bool) {
+	if why, not := s.Not[env]; not {
+		return why, true
+	}
+	if _, only := s.Only[env]; len(s.Only) > 0 && !only {
+		for other, why := range s.Only {
+			return "only in " + other + ": " + why, true
+		}
+	}
+	return "", false
 }
 
 // step is one step: its name and its fields, two of which every step has.
@@ -94,7 +109,11 @@ func loadScenarios(t *testing.T, unique string) []scenario {
 	return all
 }
 
+// points is how many capabilities there are, each of which two scenarios show.
+const points = 16
+
 func TestScenariosAreComplete(t *testing.T) {
+	shown := make(map[int]int)
 	names := make(map[string]scenario)
 	all := loadScenarios(t, "x")
 	for _, s := range all {
@@ -105,13 +124,30 @@ func TestScenariosAreComplete(t *testing.T) {
 		if len(s.Points) == 0 {
 			t.Errorf("%q shows none of the capabilities", s.Name)
 		}
+		for _, p := range s.Points {
+			shown[p]++
+		}
 		for _, step := range s.Steps {
 			if _, ok := clientSteps[step.name]; !ok && worldSteps[step.name] == nil {
 				t.Errorf("%q: there is no step %q", s.Name, step.name)
 			}
 		}
 	}
+	for p := 1; p <= points; p++ {
+		if shown[p] < 2 {
+			t.Errorf("capability %d is shown by %d scenarios", p, shown[p])
+		}
+		delete(shown, p)
+	}
+	for p := range shown {
+		t.Errorf("there is no capability %d", p)
+	}
 	for _, s := range all {
+		for env, why := range s.Only {
+			if !slices.Contains(environments, env) || why == "" {
+				t.Errorf("%q is only in %q: %q", s.Name, env, why)
+			}
+		}
 		for env, why := range s.Not {
 			other, ok := names[s.Instead]
 			switch {

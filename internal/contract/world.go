@@ -121,17 +121,18 @@ func (w *World) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // worldSteps are the steps about the world, by name.
 var worldSteps = map[string]func(*World, []byte) (any, error){
-	"begin":   worldStep((*World).begin),
-	"end":     worldStep((*World).end),
-	"address": worldStep((*World).address),
-	"token":   worldStep((*World).token),
-	"cut":     worldStep((*World).cut),
-	"restore": worldStep((*World).restore),
-	"silence": worldStep((*World).silence),
-	"move":    worldStep((*World).move),
-	"stop":    worldStep((*World).stop),
-	"start":   worldStep((*World).start),
-	"revoke":  worldStep((*World).revoke),
+	"begin":      worldStep((*World).begin),
+	"end":        worldStep((*World).end),
+	"address":    worldStep((*World).address),
+	"token":      worldStep((*World).token),
+	"cut":        worldStep((*World).cut),
+	"restore":    worldStep((*World).restore),
+	"silence":    worldStep((*World).silence),
+	"move":       worldStep((*World).move),
+	"stop":       worldStep((*World).stop),
+	"start":      worldStep((*World).start),
+	"revoke":     worldStep((*World).revoke),
+	"disconnect": worldStep((*World).disconnect),
 }
 
 // worldStep makes a step of a method: its fields are decoded, and one that is not
@@ -310,5 +311,24 @@ type revokeStep struct {
 // that learns of it.
 func (w *World) revoke(s revokeStep) (any, error) {
 	w.authority.revoke(s.Principal, s.Patterns)
+	for _, n := range w.nodes {
+		if b := n.current(); b != nil {
+			b.Recheck(s.Principal)
+		}
+	}
+	return nil, nil
+}
+
+type disconnectStep struct {
+	Principal string `json:"principal"`
+}
+
+// disconnect ends the sessions of a principal.
+func (w *World) disconnect(s disconnectStep) (any, error) {
+	for _, n := range w.nodes {
+		if b := n.current(); b != nil {
+			b.Disconnect(s.Principal, "by the scenario")
+		}
+	}
 	return nil, nil
 }

@@ -45,6 +45,11 @@ function memberOf<S>(m: Message<S>): Member<S> {
  * or a gap, it compares, and tells what has changed.
  */
 export class PresenceWatch<S = unknown> {
+  /**
+   * Resolves when the broker has confirmed the watch. Rejects with the reason, such as
+   * `subscribe_denied`, if it ends before. Need not be awaited.
+   */
+  readonly ready: Promise<void>;
   readonly #subscription: Subscription<S>;
   readonly #count: Count;
   readonly #members = new Map<string, Map<string, Member<S>>>();
@@ -55,6 +60,7 @@ export class PresenceWatch<S = unknown> {
   constructor(subscription: Subscription<S>, count: Count) {
     this.#subscription = subscription;
     this.#count = count;
+    this.ready = subscription.ready;
   }
 
   /** Those who are present, as far as the iteration has told. */

@@ -24,11 +24,23 @@ interface ConnectFields {
   client?: string;
   broker?: number;
   token?: Grant;
+  badToken?: boolean;
   getToken?: Grant[];
+  offline?: { maxBytes?: number; refuse?: boolean };
+  pingAfter?: number;
+  pingTimeout?: number;
+}
+
+interface StateFields {
+  client?: string;
+  is?: string;
+  isNot?: string;
+  only?: boolean;
+  seen?: string[];
 }
 
 export const connectSteps = {
-  connect: step("client broker token getToken", async (run, f: ConnectFields) => {
+  connect: step("client broker token badToken getToken offline pingAfter pingTimeout", async (run, f: ConnectFields) => {
     const name = f.client ?? "a";
     const where = await world("address", { client: name, broker: f.broker ?? 0 });
     const { url, hash } = where as { url: string; hash: string };
@@ -37,7 +49,11 @@ export const connectSteps = {
       connectTimeout: 2000,
       reconnect: { initial: 20, max: 100 },
     };
+    if (f.badToken) options.token = "none";
     if (f.token) options.token = await token(f.token);
+    if (f.offline) options.offline = f.offline;
+    if (f.pingAfter) options.pingAfter = f.pingAfter;
+    if (f.pingTimeout) options.pingTimeout = f.pingTimeout;
     if (f.getToken) {
       const grants = [...f.getToken];
       options.getToken = () => token((grants.length > 1 ? grants.shift() : grants[0]) ?? {});
@@ -55,9 +71,12 @@ export const connectSteps = {
 
   close: step("client", (run, f: { client?: string }) => run.client(f.client).close()),
 
-  state: step("client is seen", async (run, f: { client?: string; is: string; seen?: string[] }) => {
+  state: step("client is isNot only seen", async (run, f: StateFields) => {
     const user = run.user(f.client);
-    const reached = (): boolean => user.states.at(-1) === f.is && subsequence(f.seen ?? [], user.states);
+    const reached = (): boolean => {
+      const now = user.states.at(-1);
+      return (f.isNot === undefined ? now === f.is : now !== f.isNot) && subsequence(f.seen ?? [], user.states);
+    };
     if (!reached()) {
       let look = (): void => undefined;
       const came = new Promise<void>((resolve) => {
@@ -67,6 +86,7 @@ export const connectSteps = {
       await limited(came, () => `the states were ${user.states.join(", ")}`);
       user.changed.delete(look);
     }
+    if (f.only && user.states.length > 1) mismatch(`the states were ${user.states.join(", ")}`);
     user.states = user.states.slice(-1);
   }),
 

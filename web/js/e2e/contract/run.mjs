@@ -61,6 +61,14 @@ function loadScenarios(unique) {
   return all;
 }
 
+/** Why a scenario is not for a browser; undefined if it is. */
+function absent(scenario, browser) {
+  const { not, only: where } = scenario;
+  if (not?.[browser] !== undefined) return not[browser];
+  if (!where || browser in where) return undefined;
+  return Object.entries(where).map(([env, why]) => `only in ${env}: ${why}`)[0];
+}
+
 /** Makes the page and starts the world; returns its URL, and how to stop it. */
 async function startWorld() {
   const dir = mkdtempSync(join(tmpdir(), "tidewire-contract-"));
@@ -132,12 +140,12 @@ async function runIn(name, url) {
     const unhandled = [];
     page.on("pageerror", (e) => unhandled.push(e));
     await page.goto(url);
-    const absent = new Map();
+    const counts = new Map();
     for (const scenario of loadScenarios(name[0] + Date.now().toString(36))) {
       if (!scenario.name.includes(only)) continue;
-      const why = scenario.not?.[name];
+      const why = absent(scenario, name);
       if (why !== undefined) {
-        absent.set(why, (absent.get(why) ?? 0) + 1);
+        counts.set(why, (counts.get(why) ?? 0) + 1);
         console.log(`not  ${name}: ${scenario.name}: ${why}`);
         continue;
       }
@@ -145,7 +153,7 @@ async function runIn(name, url) {
         page.evaluate(async (s) => (await import("/contract.js")).run(s), scenario),
       );
     }
-    for (const [why, count] of absent) console.log(`${count} scenarios are not run in ${name}: ${why}`);
+    for (const [why, count] of counts) console.log(`${count} scenarios are not run in ${name}: ${why}`);
     await check(`${name}: no error that nobody handled`, async () => {
       if (unhandled.length > 0) throw unhandled[0];
     });

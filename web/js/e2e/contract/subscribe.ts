@@ -1,17 +1,42 @@
 // Steps that subscribe, and look at what comes.
 
-import type { Gap, Item, Message, Position, SubscribeOptions } from "../../src/index.js";
-import { type Run, mismatch, next, step } from "./interpreter.js";
+import type { From, Gap, Item, Message, Position, Reply, SubscribeOptions } from "../../src/index.js";
+import { type Run, eventually, mismatch, next, step } from "./interpreter.js";
 import { type Json, equal, expand, number, show } from "./value.js";
+
+/** Where a subscription or a page begins: see from of internal/contract. */
+export interface FromFields {
+  position?: string;
+  plus?: number;
+  positions?: string;
+  last?: number;
+  since?: string;
+  beginning?: boolean;
+  next?: string;
+}
+
+/** What the client takes. */
+export function fromOf(run: Run, f: FromFields): From {
+  if (f.position !== undefined) {
+    const { epoch, offset } = run.position(f.position);
+    return { position: { epoch, offset: offset + (f.plus ?? 0) } };
+  }
+  if (f.last !== undefined) return { last: f.last };
+  if (f.beginning) return "beginning";
+  if (f.since !== undefined) return { since: run.times.get(f.since) ?? mismatch(`there is no time ${f.since}`) };
+  const kept = run.kept.get(f.positions === undefined ? `page ${f.next}` : `positions ${f.positions}`);
+  return (kept as From | undefined) ?? mismatch("from says nothing");
+}
 
 interface SubscribeFields {
   client?: string;
   as?: string;
   pattern: string;
+  from?: FromFields;
 }
 
 /** An item that must come: see want of internal/contract. */
-interface Want {
+export interface Want {
   value?: Json;
   topic?: string;
   key?: string;
@@ -20,14 +45,21 @@ interface Want {
   publisher?: string;
   at?: string;
   lossy?: boolean;
+  retained?: boolean;
+  replayed?: boolean;
+  expires?: boolean;
+  request?: boolean;
   as?: string;
   gap?: string;
+  orGap?: string;
   from?: string | null;
   to?: string | null;
   count?: number;
 }
 
-const wants = new Set("value topic key headers encoding publisher at lossy as gap from to count".split(" "));
+const wants = new Set(
+  "value topic key headers encoding publisher at lossy retained replayed expires request as gap orGap from to count".split(" "),
+);
 
 /** An item for people. */
 export function describe(item: Item): string {
@@ -53,21 +85,33 @@ function checkGap(run: Run, w: Want, gap: Gap): void {
 export function checkItem(run: Run, w: Want, n: number, item: Item): void {
   const unknown = Object.keys(w).find((k) => !wants.has(k));
   if (unknown) mismatch(`an item has no ${unknown}`);
-  if (item.kind === "gap") return w.gap === undefined ? mismatch("a gap; want a message") : checkGap(run, w, item);
+  if (item.kind === "gap") {
+    if (w.gap === undefined && w.orGap === undefined) mismatch("a gap; want a message");
+    return checkGap(run, w.orGap === undefined ? w : { gap: w.orGap }, item);
+  }
   if (w.gap !== undefined) mismatch(`a message; want a gap: ${w.gap}`);
   checkMessage(run, w, n, item);
 }
 
-function checkMessage(run: Run, w: Want, n: number, m: Message): void {
-  const compare = (what: string, got: unknown, want: unknown): void => {
-    if (want !== undefined && !equal(got, want)) mismatch(`${what} is ${show(got)}; want ${show(want)}`);
-  };
+/** Throws if what a message and a reply have in common is not what is wanted. */
+export function checkReply(run: Run, w: Want, n: number, m: Reply): void {
   compare("the value", m.value, expand(w.value, n));
-  compare("the topic", m.topic, w.topic);
   compare("the encoding", m.encoding, w.encoding);
   compare("the publisher", m.publisher, w.publisher && run.client(w.publisher).id);
+  compare("the headers", { ...m.headers }, w.headers);
+}
+
+function compare(what: string, got: unknown, want: unknown): void {
+  if (want !== undefined && !equal(got, want)) mismatch(`${what} is ${show(got)}; want ${show(want)}`);
+}
+
+function checkMessage(run: Run, w: Want, n: number, m: Message): void {
+  checkReply(run, w, n, m);
+  compare("the topic", m.topic, w.topic);
+  compare("the key", m.key ?? "", w.key);
   compare("the position", { epoch: m.epoch, offset: m.offset }, w.at && run.position(w.at));
-  compare("lossy", m.lossy, w.lossy);
+  for (const flag of ["lossy", "retained", "replayed", "request"] as const) compare(flag, m[flag], w[flag]);
+  compare("expires", m.expires !== undefined, w.expires);
   run.keep(w.as, m);
 }
 
@@ -82,21 +126,28 @@ interface ExpectFields {
 
 interface UntilFields {
   sub?: string;
-  value: Json;
+  value?: Json;
+  gap?: string;
+  topic?: string;
   increasing?: boolean;
   covered?: boolean;
   after?: string;
   atMost?: number;
   atLeast?: number;
-  missing?: number;
+  total?: number;
   maxBytes?: number;
+  newest?: Record<string, number>;
   gaps?: string[];
 }
 
+const options = "class priority credit noEcho noRetained filter group";
+
 export const subscribeSteps = {
-  subscribe: step("client as pattern class priority credit", async (run, f: SubscribeFields) => {
-    const { client, as, pattern, ...options } = f;
-    const subscription = run.client(client).subscribe(pattern, options as SubscribeOptions);
+  subscribe: step(`client as pattern from ${options}`, async (run, f: SubscribeFields) => {
+    const { client, as, pattern, from, ...given } = f;
+    const o: SubscribeOptions = given;
+    if (from) o.from = fromOf(run, from);
+    const subscription = run.client(client).subscribe(pattern, o);
     await subscription.ready;
     const iterator = subscription[Symbol.asyncIterator]();
     run.readers.set(as ?? "s", { subscription, iterator, waiting: undefined });
@@ -129,7 +180,7 @@ export const subscribeSteps = {
   }),
 
   until: step(
-    "sub value increasing covered after atMost atLeast missing maxBytes gaps",
+    "sub value gap topic increasing covered after atMost atLeast total maxBytes newest gaps",
     async (run, f: UntilFields) => {
       const reader = run.reader(f.sub);
       let [messages, missing, bytes] = [0, 0, 0];
@@ -139,6 +190,7 @@ export const subscribeSteps = {
       for (;;) {
         const item = await next(reader, () => `nothing more came after ${messages} messages`);
         if (!item) return mismatch(`the subscription has ended after ${messages} messages`);
+        if (f.topic !== undefined && item.topic !== f.topic) mismatch(`${describe(item)}; want one of ${f.topic}`);
         if (item.kind === "gap") {
           reasons.add(item.reason);
           missing += item.count ?? 0;
@@ -148,6 +200,7 @@ export const subscribeSteps = {
             }
             last = item.to;
           }
+          if (f.gap === item.reason) break;
           continue;
         }
         messages++;
@@ -156,16 +209,21 @@ export const subscribeSteps = {
         }
         last = { epoch: item.epoch, offset: item.offset };
         const n = number(item.value);
-        if (f.increasing && n !== undefined) {
-          const key = "";
-          if (n <= (newest.get(key) ?? -Infinity)) mismatch(`${n} came after ${newest.get(key)}`);
+        if (n !== undefined) {
+          const key = item.key ?? "";
+          if (f.increasing && n <= (newest.get(key) ?? -Infinity)) mismatch(`${n} came after ${newest.get(key)}`);
           newest.set(key, n);
         }
-        if (equal(item.value, expand(f.value, 0)) || (n !== undefined && n === f.value)) break;
+        if ((f.value !== undefined && equal(item.value, expand(f.value, 0))) || (n !== undefined && n === f.value)) break;
         bytes += item.data.length;
       }
       if (messages > (f.atMost ?? Infinity) || messages < (f.atLeast ?? 0)) mismatch(`${messages} messages came`);
-      if (f.missing && missing !== f.missing) mismatch(`the gaps count ${missing} messages; want ${f.missing}`);
+      if (f.total && messages + missing !== f.total) {
+        mismatch(`${messages} messages came, and the gaps count ${missing}; want ${f.total} together`);
+      }
+      if (f.newest && !equal(Object.fromEntries(newest), f.newest)) {
+        mismatch(`the newest of each key are ${show(Object.fromEntries(newest))}; want ${show(f.newest)}`);
+      }
       if (bytes > (f.maxBytes ?? Infinity)) mismatch(`${bytes} bytes came before the last message`);
       const got = [...reasons].toSorted().join(", ");
       if (f.gaps && got !== f.gaps.toSorted().join(", ")) mismatch(`gaps with the reasons ${got} came; want ${f.gaps.join(", ")}`);
@@ -175,5 +233,25 @@ export const subscribeSteps = {
   ended: step("sub", async (run, f: { sub?: string }) => {
     const item = await next(run.reader(f.sub), () => "it does not end");
     if (item) mismatch(`${describe(item)}; want the end`);
+  }),
+
+  position: step("sub as", (run, f: { sub?: string; as: string }) => {
+    run.keep(f.as, run.reader(f.sub).subscription.position ?? mismatch("the position is not known"));
+  }),
+
+  positions: step("sub as", (run, f: { sub?: string; as: string }) => {
+    const positions = run.reader(f.sub).subscription.positions ?? mismatch("the positions are not known");
+    run.kept.set(`positions ${f.as}`, positions);
+  }),
+
+  setPriority: step("sub priority", (run, f: { sub?: string; priority: number }) => {
+    run.reader(f.sub).subscription.setPriority(f.priority);
+  }),
+
+  subState: step("sub is", (run, f: { sub?: string; is: string }) => {
+    const { subscription } = run.reader(f.sub);
+    return eventually(() => {
+      if (subscription.state !== f.is) mismatch(`the subscription is ${subscription.state}; want ${f.is}`);
+    });
   }),
 };
