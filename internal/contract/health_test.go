@@ -21,12 +21,10 @@ func (r *run) health(ctx context.Context, f healthFields) error {
 	if err != nil {
 		return err
 	}
-	var failed error
-	err = eventually(ctx, func() error {
+	return eventually(ctx, func() error {
 		h, err := u.Health(ctx)
 		if err != nil {
-			failed = err
-			return nil
+			return err
 		}
 		if f.RTT && h.RTT <= 0 {
 			return mismatchf("the round trip is not known")
@@ -34,8 +32,7 @@ func (r *run) health(ctx context.Context, f healthFields) error {
 		for _, name := range slices.Sorted(maps.Keys(f.Subs)) {
 			s, err := r.reader(name)
 			if err != nil {
-				failed = err
-				return nil
+				return err
 			}
 			sh, ok := h.Subscriptions[s.Subscription]
 			if !ok {
@@ -45,8 +42,7 @@ func (r *run) health(ctx context.Context, f healthFields) error {
 			for what, wanted := range f.Subs[name] {
 				least, most, err := span(wanted)
 				if err != nil {
-					failed = err
-					return nil
+					return err
 				}
 				if n, ok := got[what]; !ok || n < least || n > most {
 					return mismatchf("%s of %q is %d; want %s", what, name, n, wanted)
@@ -55,10 +51,6 @@ func (r *run) health(ctx context.Context, f healthFields) error {
 		}
 		return nil
 	})
-	if failed != nil {
-		return failed
-	}
-	return err
 }
 
 // span reads a number, or the least and the most.

@@ -220,14 +220,14 @@ func (r *run) idOf(name string) uuid.UUID {
 	return u.ID()
 }
 
-// eventually repeats f until it returns nil, and returns its last error if that is
-// never.
+// eventually repeats f while it returns a mismatch, and returns the last one if that is
+// for ever.
 func eventually(ctx context.Context, f func() error) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := f()
-		if err == nil || ctx.Err() != nil {
+		if _, ok := errors.AsType[mismatch](err); !ok || ctx.Err() != nil {
 			return err
 		}
 		select {

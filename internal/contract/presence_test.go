@@ -51,12 +51,10 @@ func (r *run) presence(ctx context.Context, f presenceFields) error {
 	if err != nil {
 		return err
 	}
-	var failed error
-	err = eventually(ctx, func() error {
+	return eventually(ctx, func() error {
 		members, err := u.Presence(ctx, f.Topic)
 		if err != nil {
-			failed = err
-			return nil
+			return err
 		}
 		got, wanted := make(map[string]any), make(map[string]any)
 		for _, m := range members {
@@ -74,10 +72,6 @@ func (r *run) presence(ctx context.Context, f presenceFields) error {
 		}
 		return nil
 	})
-	if failed != nil {
-		return failed
-	}
-	return err
 }
 
 type countFields struct {
@@ -92,22 +86,16 @@ func (r *run) presenceCount(ctx context.Context, f countFields) error {
 	if err != nil {
 		return err
 	}
-	var failed error
-	err = eventually(ctx, func() error {
+	return eventually(ctx, func() error {
 		got, err := u.PresenceCount(ctx, f.Pattern)
 		if err != nil {
-			failed = err
-			return nil
+			return err
 		}
 		if !maps.Equal(got, f.Counts) {
 			return mismatchf("the counts are %v; want %v", got, f.Counts)
 		}
 		return nil
 	})
-	if failed != nil {
-		return failed
-	}
-	return err
 }
 
 // watcher is a watch whose events are read when a step asks for them.

@@ -79,7 +79,7 @@ func (r *run) publish(ctx context.Context, f publishFields) error {
 		if err != nil {
 			return err
 		}
-		r.keep(as, client.Position(p))
+		r.keep(as, p)
 		return nil
 	})
 }
