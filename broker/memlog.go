@@ -68,11 +68,16 @@ func (k *kept) holds() holds {
 // Append implements Log.
 func (l *memoryLog) Append(r Record) {
 	reliable := !r.Reliable.Set
-	if !reliable && !r.Retain {
+	value := r.Retain && l.limits.Keys > 0
+	if !value && (!reliable || l.limits.Count <= 0) {
+		if reliable {
+			l.mu.Lock()
+			l.base, l.baseTime = r.Offset, r.Time
+			l.mu.Unlock()
+		}
 		return
 	}
 	it := newLogItem(&r)
-	value := r.Retain && l.limits.Keys > 0
 	history := reliable && l.limits.Count > 0 && (l.limits.Bytes <= 0 || it.size() <= l.limits.Bytes)
 	grown := 0
 	l.mu.Lock()

@@ -11,7 +11,7 @@ func (s *sink) Sequence(m Message) (Position, error) {
 		b.counters.rejected.Add(1)
 		return Position{}, err
 	}
-	return b.sequence(m)
+	return b.sequence(&m)
 }
 
 // Distribute implements Sink.

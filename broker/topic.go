@@ -175,6 +175,9 @@ func (t *topicTable) matching(pattern string) []*topic {
 
 // config returns the configuration of a topic, which need not be in the table.
 func (t *topicTable) config(name string) *TopicConfig {
+	if t.broker.configs.plain() {
+		return t.broker.configs.of(name) // as fast as looking
+	}
 	t.mu.RLock()
 	tp := t.byName[name]
 	t.mu.RUnlock()
@@ -228,7 +231,7 @@ func (tp *topic) lapse() {
 
 // append gives m its place, and delivers what is pending unless somebody else
 // does.
-func (tp *topic) append(m Message) (Position, appended) {
+func (tp *topic) append(m *Message) (Position, appended) {
 	tp.mu.Lock()
 	for len(tp.pending) >= maxPending && !tp.evicted {
 		tp.room.Wait()
@@ -245,7 +248,7 @@ func (tp *topic) append(m Message) (Position, appended) {
 		}
 	}
 	tp.offset++
-	r := Record{Message: m, Offset: tp.offset, Time: now}
+	r := Record{Message: *m, Offset: tp.offset, Time: now}
 	tp.config.complete(&r.Message, r.Time)
 	if m.Mode == codec.ModeLossy {
 		r.Reliable = codec.Some(0)
@@ -392,7 +395,7 @@ func (tp *topic) encode(r *Record) []byte {
 const messageOverhead = 56
 
 // sequence gives m its place in its topic and delivers it.
-func (b *Broker) sequence(m Message) (Position, error) {
+func (b *Broker) sequence(m *Message) (Position, error) {
 	for {
 		tp, err := b.topics.get(m.Topic, false)
 		if err != nil {

@@ -196,6 +196,9 @@ func newTopicConfig(c TopicConfig, payload uint64) *topicConfig {
 	return &topicConfig{c, p}
 }
 
+// plain reports whether nothing is configured by pattern.
+func (c *topicConfigs) plain() bool { return len(c.entries) == 1 }
+
 // of returns the configuration of a topic; never nil. It must not be changed.
 func (c *topicConfigs) of(topic string) *TopicConfig {
 	for _, e := range c.entries[:len(c.entries)-1] {
