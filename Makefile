@@ -5,6 +5,7 @@ GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 5m
 SOAK    ?= 20
+SEEDS   ?= 5000
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
 .PHONY: help run chat test test-go interop test-web test-browsers deps browsers lint build-web soak fuzz bench
@@ -53,9 +54,10 @@ build-web: deps ## build the browser client that the Go programs embed
 lint: deps ## every linter
 	scripts/lint
 
-soak: ## what runs long: every fuzz target for FUZZ, every Go test SOAK times
+soak: ## what runs long: every fuzz target for FUZZ, every Go test SOAK times, SEEDS worlds of the model
 	$(GO) test -race -count=$(SOAK) -timeout=2h ./...
 	WT_SOAK=1 $(GO) test -v -timeout=1h -run='Leaks|UnderLoss|Random|BesideEnd' ./wt
+	$(GO) test -v -timeout=2h -run=TestModel ./internal/model -seeds=$(SEEDS)
 	$(MAKE) fuzz
 
 fuzz: ## every fuzz target for FUZZ

@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"internal/house":    {},
 	"internal/memconn":  {},
 	"internal/memnet":   {"broker", "client", "internal/memconn"},
+	"internal/model":    {},
 	"interop":           {},
 	"interop/wpt":       {"wt"},
 }
