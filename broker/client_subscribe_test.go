@@ -3,6 +3,8 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"iter"
+	"reflect"
 	"testing"
 
 	"github.com/tidewire/tidewire/client"
@@ -63,6 +65,85 @@ func TestSubscribeAgainAfterStreamFaults(t *testing.T) {
 	l.send(codec.AppendMessage(nil, codec.Message{Topic: 1, Offset: 1, Previous: 1, Payload: codec.Text("back")}))
 	if m := take(t, s.sub, 1)[0]; text(m) != "back" {
 		t.Errorf("got %q", text(m))
+	}
+}
+
+// A subscription that the broker has ended for a while goes on behind what has
+// come, whether or not the application has taken it; one of a group begins anew,
+// with the whole credit.
+func TestSubscribeAgainFromThePosition(t *testing.T) {
+	for _, group := range []string{"", "g"} {
+		script := newScriptedBroker(t)
+		c := script.dial(codec.Limits{})
+		done := make(chan *client.Subscription, 1)
+		go func() {
+			sub, err := c.Subscribe(within(t), "x", &client.SubscribeOptions{Group: group, Credit: 1000})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- sub
+		}()
+		l := script.subscribed()
+		sub := <-done
+		frame := codec.AppendMessage(nil, codec.Message{Topic: 1, Offset: 7, Previous: 7, Payload: codec.Text("seven")})
+		l.send(frame)
+		eventually(t, func() bool { return sub.Stats().Waiting == 1 })
+		l.send(codec.AppendEnd(nil, codec.End{Code: codec.CodeSlowSubscriber, Retry: codec.Some(1)}))
+		l.fin()
+		l = script.accept()
+		s, err := codec.ParseSubscribe(l.want(codec.TypeSubscribe))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := codec.From{Kind: codec.FromPosition, Epoch: 1, Offset: 7}
+		credit := uint64(1000 - len(frame))
+		if group != "" {
+			want, credit = codec.From{}, 1000
+		}
+		if !reflect.DeepEqual(s.From, want) || s.Credit != credit {
+			t.Errorf("group %q: from %+v with credit %d", group, s.From, s.Credit)
+		}
+		l.send(codec.AppendSubscribed(nil, codec.Subscribed{Topic: 1, Epoch: 1, Offset: 7}))
+		if m := take(t, sub, 1)[0]; text(m) != "seven" {
+			t.Errorf("group %q: got %q", group, text(m))
+		}
+	}
+}
+
+// In a group the broker learns of each message that the application has finished,
+// in the order in which they came (PROTOCOL §5.5).
+func TestGroupTellsWhatIsFinished(t *testing.T) {
+	script := newScriptedBroker(t)
+	c := script.dial(codec.Limits{})
+	done := make(chan *client.Subscription, 1)
+	go func() {
+		sub, err := c.Subscribe(within(t), "x", &client.SubscribeOptions{Group: "g", Credit: 1000})
+		if err != nil {
+			t.Error(err)
+		}
+		done <- sub
+	}()
+	l := script.subscribed()
+	sub := <-done
+	size := uint64(0)
+	for i := range uint64(3) {
+		frame := codec.AppendMessage(nil, codec.Message{Topic: 1, Offset: i + 1, Previous: 1, Payload: codec.Text("job")})
+		size = uint64(len(frame))
+		l.send(frame)
+	}
+	next, stop := iter.Pull2(sub.Messages(within(t)))
+	defer stop()
+	for i := range uint64(3) {
+		if _, err, ok := next(); err != nil || !ok {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			continue // nothing is finished
+		}
+		flow, err := codec.ParseFlow(script.control.want(codec.TypeFlow))
+		if err != nil || flow.Limit != 1000+i*size {
+			t.Errorf("FLOW to %d, %v; want %d", flow.Limit, err, 1000+i*size)
+		}
 	}
 }
 

@@ -15,27 +15,38 @@
 // # Loss is never silent
 //
 // Where messages are missing, because this subscriber was slow, because a
-// datagram was lost, or because the connection was, the iteration has an item
-// whose Gap is set, and goes on. A program that ignores gaps begins its loop with
-// if m.Gap != nil { continue }.
+// datagram was lost, because they expired, or because the client was away for
+// longer than the history reaches, the iteration has an item whose Gap is set, and
+// goes on. A program that ignores gaps begins its loop with if m.Gap != nil {
+// continue }. Only subscriptions of class Unreliable and those in a group have no
+// gaps: they promise no order.
 //
 // # Connection
 //
 // The first connection is made by Dial, and its failure is Dial's error. Later
 // the client connects again by itself, with capped exponential backoff and full
-// jitter, and subscribes again; each subscription then meets a gap, unless its
-// position shows that nothing was missed. Calls that need a connection wait for
-// one until their context ends. A refusal that trying again cannot mend, such as
-// a bad token, ends the client.
+// jitter. Each subscription then goes on where it was: what was published meanwhile
+// comes first, as far as the broker has kept it, and nothing comes twice. Presences
+// are entered again, and live maps are read again if need be. A broker from which
+// nothing comes for 10 s is taken for lost. A refusal that trying again cannot mend,
+// such as a bad token, ends the client.
+//
+// What is published without a connection waits for one, within a bound and in
+// order, or is refused: see Config.Offline. A message whose answer was awaited when
+// the connection was lost is published again if the broker can tell that it was
+// published already, and else fails with CodeConnectionLost: see Client.Publish.
+// Requests are never sent twice. Other calls that need a connection wait for one
+// until their context ends.
 //
 // # Memory
 //
-// A subscription holds at most its credit in bytes of reliable messages that the
-// application has not taken yet, and at most 1,024 lossy ones and gaps. While many
-// wait, a newer lossy message takes the place of an older one of its topic; beyond
-// the bound the oldest go. The newest values stay, and a gap tells of the others;
-// Subscription.Stats counts them. The client reads everything at once, so a loop
-// that is slow, or not there, delays no other subscription.
+// A subscription holds at most its credit in bytes of messages that came by stream
+// and that the application has not taken yet, and at most 1,024 that came by
+// datagram, and gaps. While many wait, a newer one of these takes the place of an
+// older one of its topic and key; beyond the bound the oldest go. The newest values
+// stay, and a gap tells of the others; Subscription.Stats counts them. The client
+// reads everything at once, so a loop that is slow, or not there, delays no other
+// subscription.
 //
 // Messages on their way up wait for room, at most as long as the call's context.
 //

@@ -201,11 +201,11 @@ type PresenceKind int
 
 // The kinds of events.
 const (
-	Joined  PresenceKind = iota // a member that was not there, or not known
-	Updated                     // a member has another state
-	Left                        // a member is gone
-	Counted                     // the number of sessions, where the topic is counted only
-	PresenceGap                 // events are missing: see Gap
+	Joined      PresenceKind = iota // a member that was not there, or not known
+	Updated                         // a member has another state
+	Left                            // a member is gone
+	Counted                         // the number of sessions, where the topic is counted only
+	PresenceGap                     // events are missing: see Gap
 )
 
 // String returns the kind's name.
