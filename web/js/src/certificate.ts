@@ -1,3 +1,6 @@
+import type { CertificateHashes } from "./client-options.js";
+import type { TransportOptions } from "./transport.js";
+
 /**
  * Reads the SHA-256 of a certificate: 32 bytes, or text in base64 or in
  * hexadecimal digits, with or without colons. Throws a TypeError for anything
@@ -12,4 +15,13 @@ export function parseCertificateHash(hash: string | Uint8Array): Uint8Array<Arra
   const bytes = Uint8Array.from(b);
   if (bytes.length !== 32) throw new TypeError("not a SHA-256 in base64 or hex");
   return bytes;
+}
+
+/** What makes a transport trust certificates. Throws a TypeError for a hash that is none. */
+export function transportOptions(hashes: CertificateHashes = []): TransportOptions {
+  const list = hashes.map((hash) => ({
+    algorithm: "sha-256" as const,
+    value: parseCertificateHash(hash),
+  }));
+  return list.length > 0 ? { serverCertificateHashes: list } : {};
 }

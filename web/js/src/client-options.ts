@@ -15,7 +15,9 @@ export interface ConnectOptions {
   /**
    * Gives the token, in place of `token`. It is asked for each connection attempt, and
    * for the next token when the one in force has lived for most of its time, or the
-   * broker tells that it has expired; again, after a growing wait, while it fails.
+   * broker tells that it has expired; again, after a growing wait, while it fails,
+   * unless it throws a TidewireError with the code of `unauthorized`, which ends the
+   * client with the token.
    */
   getToken?: () => string | Promise<string>;
   /**

@@ -2,14 +2,12 @@
 
 import { abortable, onAbort, sleep } from "./abort.js";
 import { Backoff } from "./backoff.js";
-import { parseCertificateHash } from "./certificate.js";
+import { transportOptions } from "./certificate.js";
 import type {
   BatchItem,
-  CertificateHashes,
   ClientEvents,
   ClientState,
   ConnectOptions,
-  MessageOptions,
   PublishLossyOptions,
   PublishOptions,
 } from "./client-options.js";
@@ -17,21 +15,18 @@ import { Connection } from "./connection.js";
 import { type Deferred, deferred } from "./deferred.js";
 import { type Drops, noDrops } from "./drops.js";
 import { type TidewireError, fail, mapped } from "./errors.js";
-import {
-  FLAG_PRESENCE,
-  type NoticeFrame,
-  type Outgoing,
-  type Resume,
-} from "./frames.js";
+import { FLAG_PRESENCE, type NoticeFrame, type Resume } from "./frames.js";
 import { type Health, readHealth } from "./health.js";
 import { type HistoryOptions, type HistoryPage, checkHistory, fetchPage } from "./history.js";
-import { MAX_AGENT, MAX_KEY, MAX_LABEL, MAX_STATE } from "./limits.js";
+import { MAX_AGENT } from "./limits.js";
 import { LiveMap, type MapOptions } from "./live-map.js";
 import { onWake } from "./liveness.js";
 import type { Position, Replier, Reply } from "./message.js";
-import { bad, checkLabel, checkNumber, headerList } from "./options.js";
-import { type KnownEncoding, type Payload, encodePayload } from "./payload.js";
+import { bad, headerList } from "./options.js";
+import { outgoing } from "./outgoing.js";
+import { type KnownEncoding, encodePayload } from "./payload.js";
 import { type Member, PresenceWatch, type WatchOptions, readMembers } from "./presence.js";
+import { Presences } from "./presences.js";
 import { Publisher } from "./publisher.js";
 import { writeReply } from "./request-frames.js";
 import { type RequestManyOptions, type RequestOptions, replies } from "./request.js";
@@ -43,7 +38,7 @@ import {
 } from "./subscription.js";
 import { TokenKeeper } from "./token.js";
 import { Topic } from "./topic.js";
-import { checkNotSystem, checkPattern, checkTopic } from "./topics.js";
+import { checkNotSystem, checkPattern, checkUsable } from "./topics.js";
 import { encodeUtf8 } from "./utf8.js";
 import type { TransportConstructor, TransportOptions } from "./transport.js";
 
@@ -52,30 +47,6 @@ const CONNECT_TIMEOUT = 10_000;
 const STABLE_MS = 5000;
 const PING_AFTER = 5000;
 const PING_TIMEOUT = 5000;
-
-/** Checks what a message carries, and encodes its value. */
-function outgoing(value: unknown, lossy: boolean, o: MessageOptions): Outgoing {
-  const { key, ttl, retain, id } = o;
-  checkLabel("a key", key, MAX_KEY);
-  checkLabel("an id", id, MAX_LABEL);
-  if (ttl !== undefined) checkNumber("ttl", ttl, 1, Number.MAX_SAFE_INTEGER);
-  return { ...encodePayload(value, o.encoding), lossy, key, ttl, headers: headerList(o.headers), retain, id };
-}
-
-/** Throws a TypeError for a hash that is none. */
-function transportOptions(hashes: CertificateHashes = []): TransportOptions {
-  const list = hashes.map((hash) => ({
-    algorithm: "sha-256" as const,
-    value: parseCertificateHash(hash),
-  }));
-  return list.length > 0 ? { serverCertificateHashes: list } : {};
-}
-
-/** Throws unless a name is a topic that clients may use. */
-function checkUsable(topic: string): void {
-  checkTopic(topic);
-  checkNotSystem(topic);
-}
 
 /** A client of a broker, made by {@link connect}. It may be used in a Worker. */
 export class Client {
@@ -95,8 +66,7 @@ export class Client {
   readonly #publisher: Publisher;
   readonly #subscriptions = new Set<Subscription>();
   readonly #host: SubscriptionHost;
-  /** The topics that were entered, and the states there. */
-  readonly #presences = new Map<string, Payload>();
+  readonly #presences = new Presences((lost) => this.#emit("presence", lost));
   readonly #lifetime = new AbortController(); // aborted when the client ends
 
   #state: ClientState = "connecting";
@@ -283,7 +253,7 @@ export class Client {
       clearTimeout(timer);
     }
     for (const s of this.#detached()) connection.subscribe(s);
-    for (const [topic, state] of this.#presences) void this.#enterAgain(connection, topic, state);
+    this.#presences.connected(connection);
     this.#change("connected");
     this.#publisher.connected(connection);
     this.#next?.resolve(connection);
@@ -495,43 +465,15 @@ export class Client {
   ): Promise<void> {
     checkUsable(topic);
     const payload = encodePayload(state, options.encoding);
-    const { length } = payload.data;
-    if (length > MAX_STATE) throw fail("payload_too_large", `the limit is ${MAX_STATE}`);
-    if (length === 0) throw bad("an empty state"); // it would tell that the client has left
-    for (;;) {
-      const c = await this.#connected(options.signal);
-      try {
-        await abortable(c.presence(topic, payload), options.signal);
-        this.#presences.set(topic, payload);
-        return;
-      } catch (e) {
-        if ((e as TidewireError).codeName !== "connection_lost") throw e;
-      }
-    }
-  }
-
-  /** Enters a topic again on a new connection; never rejects. */
-  async #enterAgain(c: Connection, topic: string, state: Payload): Promise<void> {
-    try {
-      await c.presence(topic, state);
-    } catch (e) {
-      const error = e as TidewireError;
-      if (c.error || this.#presences.get(topic) !== state) return;
-      this.#presences.delete(topic);
-      this.#emit("presence", { topic, error });
-    }
+    const { signal } = options;
+    await this.#presences.enter(() => this.#connected(signal), topic, payload, signal);
   }
 
   /** Leaves a topic. Rejects with the broker's refusal, or with `closed`. */
   async leave(topic: string): Promise<void> {
     checkUsable(topic);
     this.#orClosed();
-    this.#presences.delete(topic);
-    // Without a connection it has left when the broker's grace is over.
-    if (this.#state !== "connected") return;
-    await this.#connection?.presence(topic, undefined).catch((e: TidewireError) => {
-      if (e.codeName !== "connection_lost") throw e;
-    });
+    await this.#presences.leave(this.#state === "connected" ? this.#connection : undefined, topic);
   }
 
   /**

@@ -3,6 +3,7 @@
 import { sleep } from "./abort.js";
 import { Backoff, type BackoffOptions } from "./backoff.js";
 import type { Connection } from "./connection.js";
+import type { TidewireError } from "./errors.js";
 
 /** How far into its life a token is replaced: at random between both. */
 const EARLIEST = 0.7;
@@ -72,7 +73,9 @@ export class TokenKeeper {
         if (token === undefined) break;
         this.expires(await this.#connection.auth(token));
         break;
-      } catch {
+      } catch (e) {
+        const { codeName, remote } = e as TidewireError;
+        if (codeName === "unauthorized" && !remote) break; // there is no use in asking again
         await sleep(this.#backoff.next(), this.#connection.signal);
       }
     }

@@ -45,6 +45,12 @@ export function checkNotSystem(s: string): void {
   if (isSystem(s)) throw fail("system_topic", quoted(s));
 }
 
+/** Throws unless a name is a topic that clients may use. */
+export function checkUsable(topic: string): void {
+  checkTopic(topic);
+  checkNotSystem(topic);
+}
+
 /** Whether a topic or pattern belongs to the system: it begins with $ or _. */
 export function isSystem(s: string): boolean {
   return s.startsWith("$") || s.startsWith("_");

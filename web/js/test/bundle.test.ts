@@ -13,6 +13,9 @@ const { connect, contains, matches, TidewireError } = (await import(
   bundle.href
 )) as typeof Tidewire;
 
+const script = new URL("../scripts/bundle.mjs", import.meta.url);
+const { internal } = (await import(script.href)) as { internal: string[] };
+
 const clients: Tidewire.Client[] = [];
 
 afterEach(async () => {
@@ -140,6 +143,25 @@ test("its options, properties and methods have the names that the types give", a
     { state: "connecting", error: undefined },
     { state: "connected", error: undefined },
   ]);
+});
+
+// What programs write or read, besides what the first test uses.
+const publicNames = `
+  atLeast atMost auth backward beginning certificateHashes changes closed conflated count
+  credit delivered dropped enter exists expires factor filter first from gaps getToken group
+  headers health history id initial key kind last leave limit lost map max maxBytes maxKeys
+  member members message messages more name next noEcho noRetained not offline on pingAfter
+  pingTimeout position positions prefix presence presenceCount priority publishBatch ready
+  refuse replayed reply request requestMany retain retained rtt sent setPriority since size
+  state stats subscription subscriptions time timeout topic ttl value waiting watchPresence
+`.trim().split(/\s+/);
+
+test("no public name is shortened", () => {
+  const source = readFileSync(bundle, "utf8");
+  for (const name of publicNames) {
+    expect(internal, name).not.toContain(name);
+    expect(source, name).toMatch(new RegExp(`\\b${name}\\b`));
+  }
 });
 
 test("it has the functions on patterns", () => {

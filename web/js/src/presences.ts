@@ -1,0 +1,65 @@
+import { abortable } from "./abort.js";
+import type { PresenceLost } from "./client-options.js";
+import type { Connection } from "./connection.js";
+import { type TidewireError, fail } from "./errors.js";
+import { MAX_STATE } from "./limits.js";
+import { bad } from "./options.js";
+import type { Payload } from "./payload.js";
+
+/** The topics that a client has entered (PROTOCOL §7.8), over its connections. */
+export class Presences {
+  /** The states there. */
+  readonly #entered = new Map<string, Payload>();
+  readonly #lost: (lost: PresenceLost) => void;
+
+  /** `lost` is told of a topic that could not be entered again. */
+  constructor(lost: (lost: PresenceLost) => void) {
+    this.#lost = lost;
+  }
+
+  /** Enters a topic, on the next connection if this one is lost before the answer. */
+  async enter(
+    connection: () => Promise<Connection>,
+    topic: string,
+    state: Payload,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { length } = state.data;
+    if (length > MAX_STATE) throw fail("payload_too_large", `the limit is ${MAX_STATE}`);
+    if (length === 0) throw bad("an empty state"); // it would tell that the client has left
+    for (;;) {
+      const c = await connection();
+      try {
+        await abortable(c.presence(topic, state), signal);
+        this.#entered.set(topic, state);
+        return;
+      } catch (e) {
+        if ((e as TidewireError).codeName !== "connection_lost") throw e;
+      }
+    }
+  }
+
+  /** Leaves a topic; without a connection it is left when the broker's grace is over. */
+  async leave(c: Connection | undefined, topic: string): Promise<void> {
+    this.#entered.delete(topic);
+    await c?.presence(topic, undefined).catch((e: TidewireError) => {
+      if (e.codeName !== "connection_lost") throw e;
+    });
+  }
+
+  /** There is a new connection: everything is entered again. */
+  connected(c: Connection): void {
+    for (const [topic, state] of this.#entered) void this.#again(c, topic, state);
+  }
+
+  /** Never rejects. */
+  async #again(c: Connection, topic: string, state: Payload): Promise<void> {
+    try {
+      await c.presence(topic, state);
+    } catch (e) {
+      if (c.error || this.#entered.get(topic) !== state) return;
+      this.#entered.delete(topic);
+      this.#lost({ topic, error: e as TidewireError });
+    }
+  }
+}
