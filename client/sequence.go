@@ -285,6 +285,11 @@ func (q *sequencer) newerOfKey(t *topicSequence, m codec.Message) bool {
 // the subscription gets on its stream comes by datagram for the sake of another.
 func (q *sequencer) datagram(out []item, m codec.Message) []item {
 	t := q.topics[m.Topic]
+	if m.Offset <= t.replay {
+		// It was on its way, for another subscription, before this one began. What of
+		// that belongs to this one comes on its stream.
+		return out
+	}
 	switch t.class {
 	case codec.ClassLatest:
 		return out
