@@ -73,6 +73,7 @@ func Encode(v any) (Payload, error) {
 	enc := msgpack.NewEncoder(&buf)
 	enc.SetCustomStructTag("json")
 	enc.UseCompactInts(true)
+	enc.SetSortMapKeys(true) // equal maps give equal payloads: a state that has not changed is no news
 	if err := enc.Encode(v); err != nil {
 		return Payload{}, fmt.Errorf("codec: encode payload as MessagePack: %w", err)
 	}
