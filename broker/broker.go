@@ -206,6 +206,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		}
 		<-ended
 	}
+	b.presences.close()
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()

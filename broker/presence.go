@@ -378,6 +378,8 @@ func (p *presences) close() {
 			m.stopGrace()
 		}
 	}
+	clear(p.byClient)
+	p.members = 0
 	p.mu.Unlock()
 	p.wg.Wait()
 }

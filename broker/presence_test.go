@@ -301,13 +301,20 @@ func TestPresenceShutdown(t *testing.T) {
 		if d := time.Since(began); d > 0 {
 			t.Errorf("it took %v", d)
 		}
+		if s := b.Stats(); s.Presences != 0 {
+			t.Errorf("%d presences", s.Presences)
+		}
+		time.Sleep(time.Minute) // no timer is left to publish anything
+		if s := b.Stats(); s.Published != 1 {
+			t.Errorf("%d messages", s.Published)
+		}
 	})
 }
 
 // A topic may tell only how many there are.
 func TestPresenceCounts(t *testing.T) {
 	config := broker.Config{Topics: []broker.TopicConfig{{Pattern: "big", Presence: broker.PresenceCounts}}}
-	bubble(t, config, func(t *testing.T, n *memNetwork, b *broker.Broker) {
+	bubble(t, config, func(t *testing.T, n *memNetwork, _ *broker.Broker) {
 		watcher, _ := welcomedPeer(t, n)
 		l := watcher.watch(1, "big")
 		next := func() int {
