@@ -17,6 +17,7 @@ import (
 
 // importable are the packages that a snippet in Go may use, by their names.
 var importable = map[string]string{
+	"atomic":  "sync/atomic",
 	"broker":  "github.com/tidewire/tidewire/broker",
 	"client":  "github.com/tidewire/tidewire/client",
 	"codec":   "github.com/tidewire/tidewire/codec",
@@ -35,7 +36,7 @@ var importable = map[string]string{
 
 const (
 	programEnv = "TIDEWIRE_GUIDE_BROKER" // the broker's binary, for the second run
-	functions  = "func snippet%d(ctx context.Context, c *client.Client, g *given) error {\n\turl, config, fetchToken, restartBroker := g.url, g.config, g.fetchToken, g.restartBroker\n\t_, _, _, _ = url, config, fetchToken, restartBroker\n//line %s:%d\n%s\n\treturn nil\n}\n"
+	functions  = "func snippet%d(ctx context.Context, c *client.Client, g *given) error {\n\turl, config, dial, fetchToken, restartBroker := g.url, g.config, g.dial, g.fetchToken, g.restartBroker\n\t_, _, _, _, _ = url, config, dial, fetchToken, restartBroker\n//line %s:%d\n%s\n\treturn nil\n}\n"
 )
 
 // TestGo compiles the Go snippets of the guide into this package and runs them.

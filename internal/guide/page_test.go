@@ -4,13 +4,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 const (
 	folder = "../../docs/guide"
 	index  = "README.md"
+	// guarantees has tables and no snippets.
+	guarantees = "guarantees.md"
 )
 
 // snippet is a fenced block of a page.
@@ -130,7 +135,7 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s: a block of language %q, which nothing checks", s.name(), s.Lang)
 			}
 		}
-		if page == index {
+		if page == index || page == guarantees {
 			continue
 		}
 		if count["go"] == 0 || count["ts"] == 0 {
@@ -142,26 +147,51 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// The links of the guide lead to files that exist.
+// The links of the guide, and to it, lead to files that exist, and to headings in them.
 func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]*)(?:#([^)\s]*))?\)`)
+	code := regexp.MustCompile("(?s)```.*?```|`[^`\n]*`")
+	seen := 0
 	for _, page := range pages(t) {
-		rest := read(t, page)
-		for {
-			_, after, ok := strings.Cut(rest, "](")
-			if !ok {
-				break
-			}
-			link, after, _ := strings.Cut(after, ")")
-			rest = after
-			file, _, _ := strings.Cut(link, "#")
-			if file == "" || strings.Contains(link, "://") {
+		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(read(t, page), ""), -1) {
+			file, anchor := m[1], m[2]
+			if strings.Contains(file, "://") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(folder, file)); err != nil {
+			if file == "" {
+				file = page
+			}
+			seen++
+			text, err := os.ReadFile(filepath.Join(folder, file))
+			if err != nil {
 				t.Errorf("%s: %v", page, err)
+			} else if anchor != "" && !slices.Contains(anchors(string(text)), anchor) {
+				t.Errorf("%s: %s has no heading #%s", page, file, anchor)
 			}
 		}
 	}
+	if seen < 20 {
+		t.Errorf("%d links were found: the test looks in the wrong place", seen)
+	}
+}
+
+// anchors returns the headings of a page as links name them.
+func anchors(text string) []string {
+	var list []string
+	for line := range strings.Lines(text) {
+		if heading, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && line[0] == '#' {
+			list = append(list, strings.Map(func(r rune) rune {
+				switch {
+				case r == ' ':
+					return '-'
+				case unicode.IsLetter(r), unicode.IsDigit(r), r == '-', r == '_':
+					return unicode.ToLower(r)
+				}
+				return -1
+			}, strings.TrimSpace(heading)))
+		}
+	}
+	return list
 }
 
 func TestParse(t *testing.T) {

@@ -16,8 +16,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/jwtauth"
 	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/internal/memnet"
 	"github.com/tidewire/tidewire/wt"
 )
 
@@ -37,6 +39,7 @@ type given struct {
 	config        client.Config
 	key           []byte // signs tokens; nil if the broker wants none
 	restartBroker func() error
+	dial          func(*broker.Broker, client.Config) (c *client.Client, stop func(), err error)
 }
 
 // fetchToken stands for the call with which an application asks its own server.
@@ -49,6 +52,18 @@ func (g *given) fetchToken(context.Context) (string, error) {
 	})
 }
 
+// dialWithin makes a client of a broker within the process; stop ends both.
+func dialWithin(b *broker.Broker, config client.Config) (c *client.Client, stop func(), err error) {
+	n := new(memnet.Network)
+	config.Dial = n.Dial
+	end := n.Serve(b)
+	if c, err = client.Dial(context.Background(), "", config); err != nil {
+		end()
+		return nil, nil, err
+	}
+	return c, func() { _ = c.Close(); end() }, nil
+}
+
 // run runs the snippet against a broker of its own.
 func (s compiledSnippet) run(t *testing.T, program string) {
 	b := startBroker(t, program, s.Config)
@@ -57,7 +72,7 @@ func (s compiledSnippet) run(t *testing.T, program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &given{url: b.url, config: client.Config{CertificateHashes: [][32]byte{hash}}, restartBroker: b.restart}
+	g := &given{url: b.url, config: client.Config{CertificateHashes: [][32]byte{hash}}, restartBroker: b.restart, dial: dialWithin}
 	var settings struct {
 		Key string `yaml:"jwt-hmac-key"`
 	}
