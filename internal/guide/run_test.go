@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,10 +150,28 @@ func startBroker(t *testing.T, program, config string) *brokerProgram {
 		t.Fatal(err)
 	}
 	b := &brokerProgram{args: []string{program, "serve", "--config", file, "--state-dir", dir, "--log-level", "warn"}}
-	if err := b.start("127.0.0.1:0"); err != nil {
+	// A broker has an identity for each address, so that of a restarted one is the same
+	// only if it was named from the beginning.
+	for attempt := 1; ; attempt++ {
+		err := b.start(freeAddr(t))
+		if err == nil {
+			return b
+		}
+		if attempt == 3 { // somebody else may have taken the port
+			t.Fatal(err)
+		}
+	}
+}
+
+// freeAddr returns an address of this machine that nobody uses just now.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // start starts it at an address and waits until it serves.

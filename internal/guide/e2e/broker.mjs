@@ -3,6 +3,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -38,10 +39,30 @@ async function spawned(binary, dir, addr) {
   throw new Error(`the broker ended with ${(await exited)[0]}`);
 }
 
-/** Starts a broker, which keeps its address when it is restarted. */
+/** An address of this machine that nobody uses just now. */
+async function freeAddr() {
+  const server = createServer();
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return `127.0.0.1:${port}`;
+}
+
+/**
+ * Starts a broker. When it is restarted it keeps its address, and with it its identity.
+ */
 export async function start(binary, dir, config) {
   writeFileSync(join(dir, "broker.yaml"), config);
-  let running = await spawned(binary, dir, "127.0.0.1:0");
+  let running;
+  for (let attempt = 1; !running; attempt++) {
+    try {
+      running = await spawned(binary, dir, await freeAddr());
+    } catch (e) {
+      if (attempt === 3) throw e; // somebody else may have taken the port
+    }
+  }
   const { url, hash } = running;
   return {
     url,
