@@ -77,7 +77,8 @@ type Bus interface {
 	// group any more, to a member in another broker. It reports false if there is
 	// none, as far as is known at once.
 	Distribute(group string, m Message) bool
-	// Close ends the bus, and waits until it no longer calls the Sink.
+	// Close ends the bus, and waits until it no longer calls the Sink. It may be called
+	// again.
 	Close(ctx context.Context) error
 }
 

@@ -167,9 +167,8 @@ func (g *groups) count() int {
 	return len(g.pools)
 }
 
-// distribute gives each message of a batch to one member of each group among subs. It
-// reports whether there was one.
-func (b *Broker) distribute(subs []*subscription, batch []Record, deliveries []delivery) bool {
+// distribute gives each message of a batch to one member of each group among subs.
+func (b *Broker) distribute(subs []*subscription, batch []Record, deliveries []delivery) {
 	pools := make([]*pool, 0, 8)
 	for _, sub := range subs {
 		if sub.pool != nil {
@@ -177,22 +176,18 @@ func (b *Broker) distribute(subs []*subscription, batch []Record, deliveries []d
 		}
 	}
 	slices.SortStableFunc(pools, func(a, b *pool) int { return strings.Compare(a.group, b.group) })
-	taken := false
 	for i := range batch {
-		x := &parcel{topic: deliveries[i].topic, frame: deliveries[i].frame, offset: batch[i].Offset, expires: batch[i].Expires}
+		r, d := &batch[i], &deliveries[i]
 		for first := 0; first < len(pools); {
 			next := first + 1
 			for next < len(pools) && pools[next].group == pools[first].group {
 				next++
 			}
-			one := *x
-			if b.giveToOne(pools[first:next], &one, batch[i].Headers) {
-				taken = true
-			}
+			x := &parcel{topic: d.topic, frame: d.frame, offset: r.Offset, expires: r.Expires}
+			b.giveToOne(pools[first:next], x, r.Headers)
 			first = next
 		}
 	}
-	return taken
 }
 
 // giveToOne gives x to one of the pools of a group whose filter lets it through, to one

@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
@@ -142,12 +143,20 @@ func (q *requests) nobody(address []byte, where nobody) {
 	}
 }
 
-// untaken tells requests among a batch that no subscription of this broker has taken
-// them.
-func (b *Broker) untaken(batch []Record) {
+// unasked tells requests among a batch that none of subs, which match their topic, gets
+// them. Members of groups count only if this broker distributes to them; otherwise the
+// bus knows.
+func (b *Broker) unasked(batch []Record, subs []*subscription) {
 	for i := range batch {
-		if reply := batch[i].Reply; reply != nil {
-			b.requests.nobody(reply, nobodyHere)
+		r := &batch[i]
+		gets := func(sub *subscription) bool {
+			if sub.pool != nil {
+				return !b.joined && sub.pool.filter.Match(r.Headers)
+			}
+			return !sub.withholds(r.Publisher, r.Headers)
+		}
+		if r.Reply != nil && !slices.ContainsFunc(subs, gets) {
+			b.requests.nobody(r.Reply, nobodyHere)
 		}
 	}
 }

@@ -145,6 +145,23 @@ func TestRequestNobodyThere(t *testing.T) {
 	})
 }
 
+// Who is subscribed and does not get a request does not count.
+func TestRequestNobodyGetsIt(t *testing.T) {
+	n := &memNetwork{}
+	newBroker(t, n, broker.Config{})
+	p, _ := welcomedPeer(t, n)
+	q, _ := welcomedPeer(t, n)
+	p.listen(codec.Subscribe{Number: 1, Pattern: "a", NoEcho: true})
+	filter := codec.Filter{{Name: "Kind", Operator: codec.OpExists}}
+	q.listen(codec.Subscribe{Number: 1, Pattern: "a", Filter: filter})
+	q.listen(codec.Subscribe{Number: 2, Pattern: "a", Filter: filter, Group: "g"})
+	p.ask(codec.Request{Number: 1, Topic: "a", Timeout: 600_000})
+	p.wantDone(1, codec.CodeNoResponders)
+	// The other session is not withheld its request.
+	q.ask(codec.Request{Number: 1, Topic: "a", Timeout: 1})
+	q.wantDone(1, codec.CodeRequestTimeout)
+}
+
 // The time of a request ends it, with and without replies; what comes later is
 // dropped.
 func TestRequestTimeout(t *testing.T) {
@@ -205,15 +222,15 @@ func TestRequestRefused(t *testing.T) {
 			request codec.Request
 			code    codec.Code
 		}{
-			{codec.Request{Topic: "a..b", Timeout: 1, Limit: 1}, codec.CodeInvalidTopic},
-			{codec.Request{Topic: "a.*", Timeout: 1, Limit: 1}, codec.CodeInvalidTopic},
-			{codec.Request{Topic: "$a", Timeout: 1, Limit: 1}, codec.CodeSystemTopic},
+			{codec.Request{Topic: "a..b", Timeout: 60_000, Limit: 1}, codec.CodeInvalidTopic},
+			{codec.Request{Topic: "a.*", Timeout: 60_000, Limit: 1}, codec.CodeInvalidTopic},
+			{codec.Request{Topic: "$a", Timeout: 60_000, Limit: 1}, codec.CodeSystemTopic},
 			{codec.Request{Topic: "a", Timeout: 0, Limit: 1}, codec.CodeInvalidOption},
 			{codec.Request{Topic: "a", Timeout: codec.MaxTimeout + 1, Limit: 1}, codec.CodeInvalidOption},
 			{codec.Request{Topic: "a", Timeout: 1, Limit: 0}, codec.CodeInvalidOption},
 			{codec.Request{Topic: "a", Timeout: 1, Limit: codec.MaxReplies + 1}, codec.CodeInvalidOption},
 			{codec.Request{Topic: "a", Timeout: 1, Limit: 1, Headers: codec.Headers{{Name: "a b"}}}, codec.CodeInvalidOption},
-			{codec.Request{Topic: "a", Timeout: 1, Limit: 1, Payload: codec.Bytes(make([]byte, 1001))}, codec.CodePayloadTooLarge},
+			{codec.Request{Topic: "a", Timeout: 60_000, Limit: 1, Payload: codec.Bytes(make([]byte, 1001))}, codec.CodePayloadTooLarge},
 		} {
 			test.request.Number = uint64(i)
 			p.control.send(codec.AppendRequest(nil, test.request))

@@ -338,33 +338,34 @@ func (tp *topic) deliver(batch []Record) {
 	// and would keep sessions that have ended alive.
 	tp.subs = tp.broker.router.match(tp.subs[:0], tp.name)
 	if len(tp.subs) == 0 {
-		tp.broker.untaken(batch)
+		tp.broker.unasked(batch, nil)
 		return
 	}
 	defer clear(tp.subs)
 	tp.deliveries = tp.deliveries[:0]
+	asked := false
 	for i := range batch {
 		r := &batch[i]
+		asked = asked || r.Reply != nil
 		tp.deliveries = append(tp.deliveries, delivery{
 			topic: tp, frame: tp.encode(r), offset: r.Offset, previous: r.Offset - 1,
 			lossy: r.Reliable.Set, retain: r.Retain, key: r.Key, extra: extraOf(r.Key, r.Expires),
 			publisher: r.Publisher, headers: r.Headers,
 		})
 	}
-	taken, grouped := false, false
+	grouped := false
 	for _, sub := range tp.subs {
 		if sub.pool != nil {
 			grouped = true
 			continue
 		}
 		sub.session.push(sub, tp.deliveries)
-		taken = true
 	}
-	if grouped && !tp.broker.joined && tp.broker.distribute(tp.subs, batch, tp.deliveries) {
-		taken = true
+	if grouped && !tp.broker.joined {
+		tp.broker.distribute(tp.subs, batch, tp.deliveries)
 	}
-	if !taken {
-		tp.broker.untaken(batch)
+	if asked {
+		tp.broker.unasked(batch, tp.subs)
 	}
 	clear(tp.deliveries)
 }

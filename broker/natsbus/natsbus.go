@@ -184,6 +184,11 @@ func (b *bus) Publish(ctx context.Context, m broker.Message) (broker.Position, e
 // Close implements broker.Bus.
 func (b *bus) Close(ctx context.Context) error {
 	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		b.wg.Wait()
+		return nil
+	}
 	b.closed = true
 	for _, in := range b.interests {
 		if in.end != nil {

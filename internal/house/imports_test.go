@@ -28,6 +28,7 @@ var allowed = map[string][]string{
 	"broker":           {"codec", "wt", "github.com/google/uuid", "golang.org/x/time/rate"},
 	"broker/natsbus":   {"broker", "codec", "github.com/google/uuid", "github.com/nats-io/nats.go"},
 	"broker/storetest": {"broker", "codec"},
+	"broker/bustest":   {"broker", "codec"},
 	"broker/jwtauth":   {"broker", "codec", "github.com/golang-jwt/jwt/v5"},
 	"web/js":           {},
 	"cmd/broker":       {"*"},
