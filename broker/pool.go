@@ -232,9 +232,6 @@ func (s *session) hand(m *groupMember, x *parcel, missed uint64) handed {
 	}
 	if missed > 0 {
 		gap := codec.Gap{Reason: codec.GapOverflow, Count: codec.Some(missed)}
-		if sub.topic != nil {
-			gap.Topic = sub.topic.num
-		}
 		sub.out.queue.push(entry{frame: codec.AppendGap(nil, gap)})
 		s.broker.counters.gap(codec.GapOverflow)
 	}

@@ -18,12 +18,36 @@
 // They publish to and subscribe from the same subjects. The payload is the data
 // of the NATS message; headers carry the rest:
 //
-//	Tidewire-Encoding    bytes, msgpack, json or text; without it Config.Encoding
+//	Tidewire-Encoding    bytes, msgpack, json or text; without it Content-Type, and
+//	                     without that Config.Encoding
+//	Content-Type         application/json, application/msgpack, text/plain or
+//	                     application/octet-stream, unless the message has one
 //	Tidewire-Publisher   the client id, a UUID; without it nobody
 //	Tidewire-Mode        reliable or lossy; without it reliable
+//	Tidewire-Key         the key, escaped as in a URL
+//	Tidewire-Retain      true: the last value of its key
+//	Tidewire-TTL         ms until it expires, from when it was sent
+//	Nats-Msg-Id          the idempotency key, escaped as in a URL
 //	Tidewire-Id          names the message; of brokers only
 //
-// Tidewire-Key and Tidewire-Expires are reserved.
+// All other headers are the message's own, in both directions; of several values the
+// first. Names that begin with Nats- or Tidewire- are not shown to clients, and a
+// message that has one, or a name or value that NATS cannot carry, is refused with
+// invalid_option.
+//
+// # Requests
+//
+// A request is a NATS request: a plain service answers it, and what a plain client
+// asks is answered by whoever is subscribed. That nobody is there the NATS server
+// tells at once.
+//
+// # Groups
+//
+// A group is the queue group of the same name, so plain clients may be in it; one
+// whose name NATS cannot have is in base64 behind an equals sign. What a member has not
+// finished when it ends is handed over within its broker, or under _TIDEWIRE.group.>
+// to a member in another broker, but not to plain clients. While NATS is away the
+// messages of a group wait in the connection, for members of the same broker too.
 //
 // # What holds over core NATS
 //
@@ -32,10 +56,17 @@
 // message was handed to the NATS connection of the broker; while that connection
 // is away, up to 8 MiB wait in it, and beyond that publishing is refused with
 // bus_unavailable. A message above the max_payload of the NATS server, headers
-// included, is refused with payload_too_large. What other brokers published meanwhile is lost, as is what a
-// broker is too slow to take: the subscriptions concerned get a gap of unknown
-// extent with reason bus.
+// included, is refused with payload_too_large. What other brokers published meanwhile is
+// lost, as is what a broker is too slow to take: the subscriptions concerned get a gap
+// of unknown extent with reason bus.
+//
+// A broker hears of a topic while somebody there is subscribed, and for Config.Linger
+// after it. Its history and last values are what it has heard of; who reads across a
+// time in which it did not listen gets a gap with reason bus at that place.
 //
 // A broker that has overlapping patterns gets a message once for each from NATS,
 // and delivers it once (dedupe.go).
+//
+// The NATS account of a broker must permit its subjects, inboxes (_INBOX.>) and
+// _TIDEWIRE.>.
 package natsbus
