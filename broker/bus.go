@@ -104,8 +104,9 @@ type Sink interface {
 	// are what Subscribe was called with.
 	Lost(pattern, group string)
 	// Lapsed tells that the bus has not brought what others published to the topics
-	// that pattern matches, and does so from now on. Topics for which listened reports
-	// true are excepted. Whoever reads a topic across this point is told a gap.
+	// that pattern matches, and soon will; it comes before the first of these messages.
+	// Topics for which listened reports true are excepted. Whoever reads a topic across
+	// this point is told a gap.
 	Lapsed(pattern string, listened func(topic string) bool)
 	// Now is the broker's clock, in which a message expires: ms since it was made.
 	Now() uint64

@@ -68,12 +68,13 @@ func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint6
 func (b *bus) begin(ctx context.Context, in *interest) {
 	ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
 	defer cancel()
+	if in.group == "" {
+		b.lapsed(in)
+	}
 	subs, err := b.subscribe(ctx, in)
 	if err != nil {
 		end(subs)
 		subs = nil
-	} else if in.group == "" {
-		b.begun(in)
 	}
 	b.mu.Lock()
 	in.subs, in.err = subs, err
@@ -89,9 +90,10 @@ func (b *bus) begin(ctx context.Context, in *interest) {
 	end(unwanted)
 }
 
-// begun tells the broker that messages of others now come which did not before; where
-// an interest that stands has brought them all along, it does not.
-func (b *bus) begun(in *interest) {
+// lapsed tells the broker that messages of others have not come, and will; where an
+// interest that stands has brought them all along, it does not. It comes before the
+// first of them does.
+func (b *bus) lapsed(in *interest) {
 	b.mu.Lock()
 	in.since = max(1, b.sink.Now())
 	covered := false

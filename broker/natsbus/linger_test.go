@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/natsbus"
 	"github.com/tidewire/tidewire/client"
@@ -59,13 +61,26 @@ func TestComesBackInTime(t *testing.T) {
 func TestComesBackLate(t *testing.T) {
 	s := natsServer(t, 0)
 	here, there := lingering(t, s.ClientURL(), -1), lingering(t, s.ClientURL(), -1)
-	before := s.NumSubscriptions()
 	sub := subscribe(t, here, "a")
 	publish(t, there, "a", "before")
 	last := until(t, sub, "before")[0].Position
 	_ = sub.Close()
-	eventually(t, func() bool { return s.NumSubscriptions() == before })
+	eventually(t, func() bool {
+		z, err := s.Subsz(&server.SubszOptions{Subscriptions: true, Test: "a"})
+		return err == nil && len(z.Subs) == 0
+	})
+	witness, err := plainClient(t, s.ClientURL()).SubscribeSync("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool {
+		z, err := s.Subsz(&server.SubszOptions{Subscriptions: true, Test: "a"})
+		return err == nil && len(z.Subs) == 1
+	})
 	publish(t, there, "a", "meanwhile")
+	if _, err := witness.NextMsg(deadline); err != nil { // it has passed NATS
+		t.Fatal(err)
+	}
 
 	sub = subscribeFrom(t, here, "a", client.FromPosition(last))
 	publish(t, there, "a", "end")
