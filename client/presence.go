@@ -269,11 +269,11 @@ func (w *PresenceWatch) event(m Message) (e PresenceEvent, ok bool) {
 	defer w.mu.Unlock()
 	key := topicKey{e.Topic, m.Key}
 	_, known := w.known[key]
-	switch {
-	case e.Kind == Left:
+	switch e.Kind {
+	case Left:
 		delete(w.known, key)
 		return e, known
-	case e.Kind == Joined:
+	case Joined:
 		w.known[key] = struct{}{}
 		if known {
 			e.Kind = Updated
