@@ -259,7 +259,7 @@ export class Sequence {
     if (!a.muted) this.#sink.drop(a, reason);
   }
 
-  /** Tells what is missing before a message that is not handed out. */
+  /** Tells what is missing up to an offset, of which no message tells that is handed out. */
   #tell(t: TopicState, to: number): void {
     if (to <= t.last || t.told) return;
     this.#sink.gap({
@@ -327,6 +327,10 @@ export class Sequence {
     const epoch = g.epoch ?? one?.epoch;
     // It was told already, as the gap of a reconnect or as lost.
     if (one && epoch === one.epoch && (g.to ?? Infinity) <= one.last) return;
+    // What lies before it is missing too, and nothing else tells of it.
+    if (one && epoch === one.epoch && this.#ordered && one.class !== UNRELIABLE) {
+      this.#tell(one, g.from ?? 0);
+    }
     this.#sink.gap({
       kind: "gap",
       topic: one?.name,

@@ -380,8 +380,13 @@ export class Subscription<T = unknown> {
     if (!passing && why.retry === undefined) {
       return this.end(why.code ? why : undefined, false);
     }
+    this.#again(why.retry);
+  }
+
+  /** Opens another stream, after a wait that grows while streams do not last. */
+  #again(least?: number): void {
     if (Date.now() - this.#liveSince >= STABLE_MS) this.#backoff.reset();
-    this.#timer = setTimeout(() => this.#host.open(this), this.#backoff.next(why.retry));
+    this.#timer = setTimeout(() => this.#host.open(this), this.#backoff.next(least));
   }
 
   /** @internal Begins anew, for one that is fresh: its state is of no use any more. */
@@ -389,7 +394,7 @@ export class Subscription<T = unknown> {
     if (!this.#stream) return;
     this.#stream.close();
     this.#stream = undefined;
-    this.#timer = setTimeout(() => this.#host.open(this), this.#backoff.next());
+    this.#again();
   }
 
   /** @internal Ends the subscription; what waits stays to be taken, or not. */

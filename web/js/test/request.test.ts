@@ -1,6 +1,6 @@
 // Requests and replies (PROTOCOL §7.7).
 
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import * as Type from "../src/frame-types.js";
 import type { Reply } from "../src/message.js";
 import * as frames from "./broker-frames.js";
@@ -8,6 +8,11 @@ import { connected } from "./connected.js";
 import { CLIENT, CLIENT_ID, type MockSession, message } from "./mock.js";
 import { coded, serve } from "./serve.js";
 import { turn, until } from "./until.js";
+
+// The time that is left is exact then.
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+});
 
 afterEach(() => {
   vi.useRealTimers();
@@ -79,7 +84,6 @@ describe("request", () => {
     const { broker, client, session } = await connected();
     session.lose();
     await until(() => expect(client.state).not.toBe("connected"));
-    vi.useFakeTimers({ toFake: ["Date"] });
     const reply = client.request("svc", 1, { timeout: 1000 });
     await turn();
     vi.setSystemTime(Date.now() + 400);

@@ -351,6 +351,23 @@ describe("own messages", () => {
   });
 });
 
+describe("a hole before a gap", () => {
+  test("is a gap of its own", async () => {
+    const s = new Script("reliable");
+    s.stream(11);
+    s.gap({ from: 15, to: 20 });
+    s.stream(21);
+    expect(await s.got()).toBe("a11 [a 11-15 lost 4] [a 15-20 overflow] a21");
+  });
+
+  test("is none where it was withheld", async () => {
+    const s = new Script("reliable");
+    s.sequence.skip({ topic: 1, to: 15 });
+    s.gap({ from: 15, to: 20 });
+    expect(await s.got()).toBe("[a 15-20 overflow]");
+  });
+});
+
 describe("a gap that was told already", () => {
   test("is not told again", async () => {
     const s = new Script("reliable");

@@ -245,6 +245,29 @@ describe("frames.json", () => {
     if (v.name !== "hello of a later version") expect(hex(written)).toBe(v.hex);
   });
 
+  test("a frame that was damaged is a frame or a coded error", () => {
+    let seed = 1;
+    const random = (n: number) => {
+      seed = (seed * 48_271) % 0x7fff_ffff;
+      return seed % n;
+    };
+    for (const v of vectors) {
+      const whole = unhex(v.hex);
+      for (let round = 0; round < 50; round++) {
+        const b = whole.slice(0, random(8) === 0 ? random(whole.length) + 1 : whole.length);
+        for (let n = random(3); n >= 0; n--) b[random(b.length)] = random(256);
+        const buffer = new FrameBuffer();
+        buffer.push(b);
+        try {
+          const f = buffer.next(maxFrame);
+          if (f) codecOf(v.type).parse(f);
+        } catch (e) {
+          expect(e, `${v.type} ${hex(b)}`).toBeInstanceOf(TidewireError);
+        }
+      }
+    }
+  });
+
   test("a type is known if it has a name", () => {
     const known = Array.from({ length: 128 }, (_, n) => n).filter(isKnown);
     expect(known).toEqual(Object.values(types).toSorted((a, b) => a - b));
