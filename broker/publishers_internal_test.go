@@ -17,7 +17,7 @@ func TestPublisherRemembers(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		p := &publisher{turn: make(chan struct{}, 1)}
 		published := make(map[uint64]uint64) // offsets by sequence
-		offset, top, answered := uint64(0), uint64(0), uint64(0)
+		offset, top := uint64(0), uint64(0)
 		for range 1500 {
 			sequence := top + 1
 			switch r.IntN(10) {
@@ -27,8 +27,7 @@ func TestPublisherRemembers(t *testing.T) {
 				sequence += r.Uint64N(5)
 			case 2:
 				if r.IntN(20) == 0 {
-					answered = r.Uint64N(top + 2)
-					if err := p.answered(t.Context(), answered); err != nil {
+					if err := p.answered(t.Context(), r.Uint64N(top+2)); err != nil {
 						t.Fatal(err)
 					}
 				}

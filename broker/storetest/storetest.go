@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -140,7 +141,7 @@ func (b *bench) record(offset uint64, payload string) broker.Record {
 // fill appends reliable messages with offsets from first to last.
 func (b *bench) fill(l broker.Log, first, last uint64) {
 	for o := first; o <= last; o++ {
-		l.Append(b.record(o, fmt.Sprint(o)))
+		l.Append(b.record(o, strconv.FormatUint(o, 10)))
 	}
 }
 
@@ -462,7 +463,7 @@ func testValuesExpire(t *testing.T, b *bench) {
 	l := b.log(func(l *broker.LogLimits) { l.Count = 0 })
 	for o := uint64(1); o <= 5; o++ {
 		r := b.record(o, "v")
-		r.Retain, r.Key = true, fmt.Sprint(o)
+		r.Retain, r.Key = true, strconv.FormatUint(o, 10)
 		if o != 3 {
 			r.Expires = b.now() + o*1000
 		}
@@ -530,7 +531,7 @@ func testBound(t *testing.T, b *bench) {
 	store := b.open(most)
 	logs := make([]broker.Log, 40)
 	for i := range logs {
-		logs[i] = store.Open(fmt.Sprint(i), 1, limits())
+		logs[i] = store.Open(strconv.Itoa(i), 1, limits())
 	}
 	payload := string(make([]byte, 500))
 	for o := uint64(1); o <= 60; o++ {
@@ -575,7 +576,7 @@ func testValuesGoLast(t *testing.T, b *bench) {
 	store := b.open(most)
 	values := store.Open("values", 1, broker.LogLimits{Keys: 1000})
 	for o := uint64(1); o <= 10; o++ {
-		b.retain(values, o, fmt.Sprint(o), "v")
+		b.retain(values, o, strconv.FormatUint(o, 10), "v")
 	}
 	time.Sleep(time.Second)
 	history := store.Open("history", 1, limits())
@@ -587,7 +588,7 @@ func testValuesGoLast(t *testing.T, b *bench) {
 		t.Errorf("%d last values went before older messages", n)
 	}
 	for o := uint64(11); o <= 400; o++ {
-		b.retain(values, o, fmt.Sprint(o), string(make([]byte, 500)))
+		b.retain(values, o, strconv.FormatUint(o, 10), string(make([]byte, 500)))
 		if n := store.Bytes(); n > most {
 			t.Fatalf("%d bytes, the bound is %d", n, most)
 		}
@@ -642,7 +643,7 @@ func testConcurrent(t *testing.T, b *bench) {
 	const topics, messages = 4, 3000
 	var wg sync.WaitGroup
 	for i := range topics {
-		l := store.Open(fmt.Sprint(i), 1, broker.LogLimits{Retention: broker.Retention{Count: 400, Age: time.Hour}, Keys: 10})
+		l := store.Open(strconv.Itoa(i), 1, broker.LogLimits{Retention: broker.Retention{Count: 400, Age: time.Hour}, Keys: 10})
 		var mu sync.Mutex // as the topic's
 		last := uint64(0)
 		ended := make(chan struct{})
@@ -650,7 +651,7 @@ func testConcurrent(t *testing.T, b *bench) {
 			defer close(ended)
 			for o := uint64(1); o <= messages; o++ {
 				r := b.record(o, "0123456789")
-				r.Retain, r.Key = o%3 == 0, fmt.Sprint(o%30)
+				r.Retain, r.Key = o%3 == 0, strconv.FormatUint(o%30, 10)
 				mu.Lock()
 				l.Append(r)
 				last = o

@@ -148,7 +148,8 @@ func (f topicFlags) topicConfigs() []broker.TopicConfig {
 // topicValue writes an entry of the list "topic" of a configuration file, which may be
 // a mapping, as a value of --topic.
 func topicValue(node *yaml.Node) (string, error) {
-	pattern, text := "", ""
+	pattern := ""
+	var text strings.Builder
 	for i := 0; i < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
 		if value.Kind != yaml.ScalarNode || value.Tag == "!!null" || strings.ContainsAny(value.Value, " \t\r\n") || value.Value == "" {
@@ -161,10 +162,10 @@ func topicValue(node *yaml.Node) (string, error) {
 			pattern = value.Value
 			continue
 		}
-		text += " " + name.Value + "=" + value.Value
+		fmt.Fprintf(&text, " %s=%s", name.Value, value.Value)
 	}
 	if pattern == "" {
 		return "", fmt.Errorf("line %d: it has no pattern", node.Line)
 	}
-	return pattern + text, nil
+	return pattern + text.String(), nil
 }
