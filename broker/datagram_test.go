@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
@@ -193,4 +195,129 @@ func TestSlotOverflow(t *testing.T) {
 	if n := b.Stats().Dropped[broker.DropOverflow]; n != uint64(want) {
 		t.Errorf("%d drops counted, want %d", n, want)
 	}
+}
+
+// heldPeer connects a peer whose first datagram is held until release is called. What
+// was sent is in sent, as offsets.
+func heldPeer(t *testing.T, b *broker.Broker) (p *peer, sent func() []uint64, release func()) {
+	t.Helper()
+	var mu sync.Mutex
+	var offsets []uint64
+	hold := make(chan struct{})
+	p = ficklePeer(t, b, func(_ *fickle, d []byte) error {
+		f, err := codec.ParseDatagram(d)
+		if err != nil {
+			return err
+		}
+		m, err := codec.ParseMessage(f)
+		mu.Lock()
+		offsets = append(offsets, m.Offset)
+		mu.Unlock()
+		<-hold
+		return err
+	})
+	sent = func() []uint64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(offsets)
+	}
+	return p, sent, sync.OnceFunc(func() { close(hold) })
+}
+
+// Of what waits to go out as a datagram only the newest of each key is kept, in class
+// sequenced; in class unreliable everything, each once, and the oldest gives way.
+func TestSlotByClass(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		classes []codec.Class
+		keys    string // of the messages, behind one that is held
+		want    []uint64
+	}{
+		{"sequenced", []codec.Class{codec.ClassSequenced}, "abaacc", []uint64{1, 5, 3, 7}},
+		{"reliable, lossy messages", []codec.Class{codec.ClassReliable}, "abab", []uint64{1, 4, 5}},
+		{"unreliable", []codec.Class{codec.ClassUnreliable}, "aabb", []uint64{1, 2, 3, 4, 5}},
+		{"both", []codec.Class{codec.ClassSequenced, codec.ClassUnreliable}, "aab", []uint64{1, 2, 3, 4}},
+		{"both, the other way around", []codec.Class{codec.ClassUnreliable, codec.ClassSequenced}, "aab", []uint64{1, 2, 3, 4}},
+		{"latest", []codec.Class{codec.ClassLatest}, "ab", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBroker(t, &memNetwork{}, broker.Config{})
+				p, sent, release := heldPeer(t, b)
+				defer release()
+				for i, class := range c.classes {
+					p.subscribe(uint64(i+1), "x", class)
+				}
+				for _, key := range "z" + c.keys {
+					if _, err := b.PublishLossy(t.Context(), "x", "v", &broker.PublishOptions{Key: string(key)}); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+				}
+				release()
+				synctest.Wait()
+				if got := sent(); !slices.Equal(got, c.want) {
+					t.Errorf("sent %v, want %v", got, c.want)
+				}
+				_ = p.conn.CloseWithError(0, "")
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// The slot is bounded in class unreliable too, and nobody is told of what it drops.
+func TestUnreliableSlotOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &memNetwork{}, broker.Config{})
+		p, sent, release := heldPeer(t, b)
+		defer release()
+		sub := p.follow(codec.Subscribe{Number: 1, Pattern: "x", Class: codec.ClassUnreliable})
+		synctest.Wait()
+		for range 300 {
+			if _, err := b.Publish(t.Context(), "x", "v", nil); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		release()
+		if got := sub.transcript(t); got != "subscribed 0" {
+			t.Errorf("on the stream came %s", got)
+		}
+		if got := sent(); len(got) != 257 || got[0] != 1 || got[1] != 45 || got[256] != 300 {
+			t.Errorf("%d sent: %v", len(got), got)
+		}
+		if n := b.Stats().Dropped[broker.DropOverflow]; n != 43 {
+			t.Errorf("%d drops counted", n)
+		}
+		_ = p.conn.CloseWithError(0, "")
+		synctest.Wait()
+	})
+}
+
+// What expires while it waits to go out as a datagram does not, and is told.
+func TestExpiredInTheSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, &memNetwork{}, broker.Config{})
+		p, sent, release := heldPeer(t, b)
+		defer release()
+		sub := p.follow(codec.Subscribe{Number: 1, Pattern: "x", Class: codec.ClassSequenced})
+		synctest.Wait()
+		for _, opts := range []*broker.PublishOptions{nil, {Key: "k", TTL: time.Second}, {Key: "l", TTL: time.Minute}} {
+			if _, err := b.Publish(t.Context(), "x", "v", opts); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		time.Sleep(2 * time.Second)
+		release()
+		if got := sub.transcript(t); got != "subscribed 0, gap expired 1-2 (1)" {
+			t.Errorf("on the stream came %s", got)
+		}
+		if got := sent(); !slices.Equal(got, []uint64{1, 3}) {
+			t.Errorf("sent %v", got)
+		}
+		_ = p.conn.CloseWithError(0, "")
+		synctest.Wait()
+	})
 }
