@@ -173,8 +173,12 @@ func (p *reader) newest(ctx context.Context) error {
 func (p *reader) take(r *Record) {
 	switch {
 	case p.withholds(r):
+		// SKIP covers all that has not come, lossy messages before it too: what of
+		// them went by datagram and has come the client knows.
+		p.hole(r.Offset-1, codec.GapLost, unknownCount)
 		p.skip(r.Offset)
 	case p.expired(r):
+		p.hole(r.Offset-1, codec.GapLost, unknownCount)
 		p.hole(r.Offset, codec.GapExpired, 1)
 	default:
 		frame := p.topic.encode(r)
