@@ -29,6 +29,7 @@ type subscription struct {
 	// yet. An end that comes meanwhile waits in ended, for open to carry it out.
 	opening bool
 	ended   *codec.End
+	began   uint64 // when it was opened, in ms of the broker's clock
 	// newest is, for each key that is conflated, the number of the message that waits.
 	newest map[slotKey]uint64
 	oldest uint64 // no message that may be dropped has a number below it
@@ -181,6 +182,7 @@ func (sub *subscription) beginLocked() error {
 		return errorOf(*sub.ended)
 	}
 	sub.opening = false
+	sub.began = sub.session.broker.now()
 	sub.session.broker.counters.subscriptions.Add(1)
 	sub.session.broker.router.add(sub)
 	return nil
@@ -224,6 +226,8 @@ func (sub *subscription) acceptLocked(d *delivery) {
 			return // sequenced before the subscription began
 		}
 		t.start = 0 // what comes for a topic comes in order
+	} else if d.time < sub.began {
+		return // likewise: it waited to be delivered
 	}
 	class := sub.classOf(d.topic)
 	if sub.byDatagram(class, d.lossy) && sub.session.fitsDatagram(d) && sub.announceLocked(d) {

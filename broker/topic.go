@@ -69,6 +69,7 @@ type delivery struct {
 	frame    []byte
 	offset   uint64
 	previous uint64 // offset of the message before it
+	time     uint64 // when it was sequenced, in ms of the broker's clock
 	lossy    bool
 	retain   bool
 	key      string
@@ -349,7 +350,7 @@ func (tp *topic) deliver(batch []Record) {
 		asked = asked || r.Reply != nil
 		tp.deliveries = append(tp.deliveries, delivery{
 			topic: tp, frame: tp.encode(r), offset: r.Offset, previous: r.Offset - 1,
-			lossy: r.Reliable.Set, retain: r.Retain, key: r.Key, extra: extraOf(r.Key, r.Expires),
+			time: r.Time, lossy: r.Reliable.Set, retain: r.Retain, key: r.Key, extra: extraOf(r.Key, r.Expires),
 			publisher: r.Publisher, headers: r.Headers,
 		})
 	}
