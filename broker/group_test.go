@@ -479,3 +479,61 @@ func TestGroupChurn(t *testing.T) {
 	stay.control.fin()
 	eventually(t, func() bool { return b.Stats().QueuedBytes == 0 })
 }
+
+// What a session holds is bounded: a member that holds something gets no more until it
+// finishes some of that, and then goes on.
+func TestGroupWithinTheSessionsBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		b := newBroker(t, n, broker.Config{MaxSessionBytes: 4 << 10})
+		p, _ := welcomedPeer(t, n)
+		one, two := p.joinGroup(1, "g", "a", 64<<10), p.joinGroup(2, "h", "a", 64<<10)
+		const messages = 10
+		for range messages {
+			if _, err := b.Publish(t.Context(), "a", make([]byte, 1000), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		for i := range 2 * messages {
+			w := one
+			if i%2 == 1 {
+				w = two
+			}
+			_, size := w.next()
+			synctest.Wait()
+			w.finish(size)
+			synctest.Wait()
+		}
+		if s := b.Stats(); s.QueuedBytes != 0 || s.Delivered != 2*messages {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A member whose connection takes nothing any more holds nothing back once that is lost.
+func TestGroupStalledMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow, n := &memNetwork{}, &memNetwork{}
+		b := newBroker(t, slow, broker.Config{})
+		n.start(t, b)
+		p, _ := welcomedPeer(t, slow)
+		q, _ := welcomedPeer(t, n)
+		p.joinGroup(1, "g", "a", 1<<20)
+		slow.Gate = make(chan struct{})
+		slow.Shut.Store(true)
+		post(t, b, "a", "0", "1", "2")
+		second := q.joinGroup(1, "g", "a", 1<<20)
+		synctest.Wait()
+		_ = p.conn.CloseWithError(1, "")
+		slow.Shut.Store(false)
+		close(slow.Gate)
+		for i := range 3 {
+			second.finish(second.want(fmt.Sprint(i)))
+		}
+		synctest.Wait()
+		if s := b.Stats(); s.QueuedBytes != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

@@ -130,6 +130,7 @@ func (p *historyPage) forward() (more bool, err error) {
 			}
 		}
 		if len(records) == 0 {
+			p.lapsed(p.at, p.last+1)
 			return false, nil
 		}
 		begin = codec.Some(p.at)
@@ -180,12 +181,20 @@ func (p *historyPage) give(r *Record) bool {
 	if p.messages > 0 && p.bytes+len(frame) > codec.MaxPageBytes {
 		return false
 	}
+	p.lapsed(min(p.at, r.Offset), max(p.at, r.Offset))
 	p.tellMissing()
 	p.buf = append(p.buf, frame...)
 	p.bytes += len(frame)
 	p.messages++
 	p.at = r.Offset
 	return len(p.buf) < pageChunk || p.flush()
+}
+
+// lapsed takes note of what the bus may have missed between two offsets.
+func (p *historyPage) lapsed(after, before uint64) {
+	if loss := p.topic.loss.Load(); after < loss && loss < before {
+		p.missing(codec.Some(loss-1), loss, codec.GapBus, 0)
+	}
 }
 
 // missing takes note of messages that the page leaves out. Those that expired one

@@ -189,7 +189,7 @@ func (p *pool) remove(m *groupMember) (orphans []*parcel) {
 	p.next = 0
 	m.gone = true
 	m.sub.session.release(int(m.held))
-	again := append(m.tickets, p.again...)
+	again := slices.Concat(m.tickets, p.again)
 	m.tickets, m.held = nil, 0
 	if len(p.members) > 0 {
 		p.again = again

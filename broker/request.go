@@ -329,23 +329,31 @@ func (s *session) reply(frame codec.Frame) error {
 	f, err := codec.ParseReply(frame)
 	switch {
 	case err == nil:
-		err = s.broker.checkPayload(f.Payload)
-	case codec.CodeOf(err) != codec.CodeInvalidOption:
+		s.answer(f)
+	case codec.CodeOf(err) == codec.CodeInvalidOption:
+		s.broker.counters.rejected.Add(1)
+	default:
 		return err
 	}
-	if err != nil {
-		s.broker.counters.rejected.Add(1)
-		return nil
+	return nil
+}
+
+// answer brings a reply to who asked. One that must not be, or that nobody waits for,
+// is dropped.
+func (s *session) answer(f codec.Reply) {
+	b := s.broker
+	if b.checkPayload(f.Payload) != nil {
+		b.counters.rejected.Add(1)
+		return
 	}
 	if s.allow() != nil {
-		s.broker.counters.drop(DropRateLimited, 1)
-		return nil
+		b.counters.drop(DropRateLimited, 1)
+		return
 	}
-	b := s.broker
 	address, ok := b.requests.unseal(f.To)
 	if !ok {
 		b.counters.drop(DropReply, 1)
-		return nil
+		return
 	}
 	f.Payload.Data = append([]byte(nil), f.Payload.Data...) // it refers to the reader's buffer
 	m := Message{Payload: f.Payload, Publisher: s.id, Headers: f.Headers}
@@ -354,5 +362,4 @@ func (s *session) reply(frame codec.Frame) error {
 	} else if b.bus.Reply(s.ctx, address, m) != nil {
 		b.counters.drop(DropReply, 1)
 	}
-	return nil
 }

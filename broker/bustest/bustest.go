@@ -5,9 +5,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -260,7 +260,7 @@ func keepsOrder(t *testing.T, n *network) {
 	for _, topic := range []string{"a.x", "a.y"} {
 		wg.Go(func() {
 			for i := range each {
-				if _, err := s.bus.Publish(within(t), text(topic, fmt.Sprint(i))); err != nil {
+				if _, err := s.bus.Publish(within(t), text(topic, strconv.Itoa(i))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -271,7 +271,7 @@ func keepsOrder(t *testing.T, n *network) {
 		s.await("all messages", func() bool { return len(s.got) == 2*each })
 		next := make(map[string]int)
 		for _, m := range s.got {
-			if want := fmt.Sprint(next[m.Topic]); string(m.Payload.Data) != want {
+			if want := strconv.Itoa(next[m.Topic]); string(m.Payload.Data) != want {
 				t.Fatalf("broker %d: %s instead of %s", i, m.Payload.Data, want)
 			}
 			next[m.Topic]++
@@ -418,7 +418,7 @@ func overlap(t *testing.T, n *network) {
 		b.subscribe(pattern, "")
 	}
 	for i := range 20 {
-		a.publish(text("a.b", fmt.Sprint(i)))
+		a.publish(text("a.b", strconv.Itoa(i)))
 	}
 	a.publish(text("a.b", "end"))
 	b.await("the end", func() bool { return slices.Contains(b.texts(), "end") })
@@ -513,7 +513,7 @@ func groups(t *testing.T, n *network) {
 	b.subscribe("jobs.>", "h h") // another group, with a name that has a space
 	const count = 200
 	for i := range count {
-		m := text("jobs.x", fmt.Sprint(i))
+		m := text("jobs.x", strconv.Itoa(i))
 		if i == 0 {
 			m.Reply = own(1)
 		}

@@ -164,9 +164,13 @@ func headersOf(h nats.Header, encoding codec.Encoding) codec.Headers {
 		if reserved(name) || !utf8.ValidString(value) || name == headerContentType && strings.EqualFold(value, contentTypes[encoding]) {
 			continue
 		}
-		if with := append(out, codec.Header{Name: name, Value: value}); codec.CheckHeaders(with) == nil {
-			out = with
+		out = append(out, codec.Header{Name: name, Value: value})
+		if codec.CheckHeaders(out) != nil {
+			out = out[:len(out)-1]
 		}
+	}
+	if len(out) == 0 {
+		return nil
 	}
 	return out
 }

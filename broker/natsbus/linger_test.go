@@ -101,6 +101,33 @@ func TestComesBackLate(t *testing.T) {
 	}
 }
 
+// Pages of history tell it too, in both directions and once.
+func TestHistoryAcrossALapse(t *testing.T) {
+	s := natsServer(t, 0)
+	here, there := lingering(t, s.ClientURL(), -1), lingering(t, s.ClientURL(), -1)
+	publish(t, here, "a", "nobody listened")
+	sub := subscribe(t, here, "a")
+	publish(t, there, "a", "end")
+	until(t, sub, "end")
+	for _, backward := range []bool{false, true} {
+		page, err := here.History(within(t), "a", &client.HistoryOptions{Backward: backward})
+		if err != nil || len(page.Messages) != 3 {
+			t.Fatalf("%+v, %v", page, err)
+		}
+		if g := page.Messages[1].Gap; g == nil || g.Reason != codec.GapBus {
+			t.Errorf("backward %v: %v", backward, page.Messages)
+		}
+	}
+	page, err := here.History(within(t), "a", &client.HistoryOptions{Limit: 1})
+	if err != nil || len(page.Messages) != 1 || !page.More {
+		t.Fatalf("%+v, %v", page, err)
+	}
+	page, err = here.History(within(t), "a", &client.HistoryOptions{From: client.FromPosition(page.Next)})
+	if err != nil || len(page.Messages) != 2 || page.Messages[0].Gap == nil {
+		t.Errorf("%+v, %v", page, err)
+	}
+}
+
 // A topic that an overlapping pattern has listened to all along has no gap.
 func TestListenedAllAlong(t *testing.T) {
 	s := natsServer(t, 0)

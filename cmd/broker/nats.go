@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -12,9 +13,10 @@ import (
 
 // natsFlags join the broker with others over NATS.
 type natsFlags struct {
-	NATS            string `name:"nats" help:"Join other brokers over the NATS servers at these URLs, joined by commas." placeholder:"URL" env:"TIDEWIRE_NATS"`
-	NATSPrefix      string `name:"nats-prefix" help:"Put before each topic, with a dot, to make the NATS subject." placeholder:"SUBJECT" env:"TIDEWIRE_NATS_PREFIX"`
-	NATSCredentials string `name:"nats-credentials" help:"File of credentials (JWT and NKey) for NATS." placeholder:"FILE" env:"TIDEWIRE_NATS_CREDENTIALS"`
+	NATS            string        `name:"nats" help:"Join other brokers over the NATS servers at these URLs, joined by commas." placeholder:"URL" env:"TIDEWIRE_NATS"`
+	NATSPrefix      string        `name:"nats-prefix" help:"Put before each topic, with a dot, to make the NATS subject." placeholder:"SUBJECT" env:"TIDEWIRE_NATS_PREFIX"`
+	NATSLinger      time.Duration `name:"nats-linger" help:"How long to listen on for a topic after its last subscription has ended. Who comes back meanwhile has missed nothing." default:"1m" env:"TIDEWIRE_NATS_LINGER"`
+	NATSCredentials string        `name:"nats-credentials" help:"File of credentials (JWT and NKey) for NATS." placeholder:"FILE" env:"TIDEWIRE_NATS_CREDENTIALS"`
 }
 
 // bus returns the bus that the flags ask for; nil is the local one.
@@ -29,7 +31,11 @@ func (f natsFlags) bus(name string, log *slog.Logger) (broker.OpenBus, error) {
 	if f.NATSCredentials != "" {
 		options = append(options, nats.UserCredentials(f.NATSCredentials))
 	}
-	return natsbus.Open(natsbus.Config{URL: f.NATS, Prefix: f.NATSPrefix, Options: options, Logger: log}), nil
+	linger := f.NATSLinger
+	if linger == 0 {
+		linger = -1 // not at all
+	}
+	return natsbus.Open(natsbus.Config{URL: f.NATS, Prefix: f.NATSPrefix, Linger: linger, Options: options, Logger: log}), nil
 }
 
 // explainBus says what to do about a bus that cannot be opened. It does not name
