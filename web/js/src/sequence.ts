@@ -220,7 +220,10 @@ export class Sequence {
     // A datagram goes to every subscription: this one gets its messages of class
     // latest, and the reliable ones of class reliable, by stream (PROTOCOL §8).
     if (t.class === LATEST || (t.class === RELIABLE && frame.reliable === undefined)) return;
-    this.#lossy(this.#arrival(t, frame, 0, muted));
+    const a = this.#arrival(t, frame, 0, muted);
+    // It was on its way for another subscription before this one began.
+    if (frame.offset <= t.replay) this.#drop(a, "late");
+    else this.#lossy(a);
   }
 
   #arrival(topic: TopicState, frame: MessageFrame, cost: number, muted = false): Arrival {

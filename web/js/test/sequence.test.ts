@@ -307,6 +307,18 @@ describe("unreliable", () => {
   });
 });
 
+test.each(["reliable", "sequenced", "unreliable"] as const)(
+  "in class %s a datagram from before the subscription is dropped",
+  async (cls) => {
+    const s = new Script(cls);
+    s.sequence.announce({ topic: 2, name: "b", epoch: 7, offset: 0, last: 5 }, 0);
+    s.datagram(5, { topic: 2, key: "k", reliable: 0 });
+    s.datagram(6, { topic: 2, key: "k", reliable: 0, previous: 6 });
+    expect(await s.got()).toBe("b6~");
+    expect(s.drops).toEqual(["late"]);
+  },
+);
+
 describe("the class in force", () => {
   test("is the weaker one", async () => {
     const s = new Script("reliable");
