@@ -1,0 +1,114 @@
+package broker_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/codec"
+)
+
+// When the bound of a session is reached the subscription of the lowest priority gives
+// up its room, is told why, and goes on from the history where there is one.
+func TestPriorityTakesRoom(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		topics []broker.TopicConfig
+		low    string // what the lower one gets in the end, behind its first message
+	}{
+		{"without a history", noHistory, "gap overflow 1-20 (19), 21"},
+		{"with a history", nil, "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			onStage(t, broker.Config{MaxSessionBytes: 200, Topics: c.topics}, func(t *testing.T, s *stage) {
+				low := s.peer.follow(codec.Subscribe{Number: 1, Pattern: "low", Priority: 5, Credit: 1})
+				high := s.peer.follow(codec.Subscribe{Number: 2, Pattern: "high", Priority: 2, Credit: 1})
+				synctest.Wait()
+				s.publish("low", "+")
+				synctest.Wait()
+				s.publish("low", strings.Repeat("+ ", 19))
+				s.publish("high", strings.Repeat("+ ", 5))
+				for _, number := range []uint64{2, 1} {
+					s.peer.control.send(codec.AppendFlow(nil, codec.Flow{Subscription: number, Limit: 1 << 20}))
+					synctest.Wait()
+				}
+				if got := high.transcript(t); got != "subscribed 0, 1, 2, 3, 4, 5" {
+					t.Errorf("of high priority came %s", got)
+				}
+				s.publish("low", "+")
+				got := low.transcript(t)
+				if want := "subscribed 0, 1, " + c.low; got != want {
+					t.Errorf("of low priority came %s", got)
+				}
+				if n := s.b.Stats().Dropped[broker.DropPriority]; (n > 0) != (c.topics != nil) {
+					t.Errorf("%d messages were dropped for priority", n)
+				}
+			})
+		})
+	}
+}
+
+// A priority that is changed counts from the next message on: it decides who gives up
+// room.
+func TestPriorityIsChanged(t *testing.T) {
+	onStage(t, broker.Config{MaxSessionBytes: 200, Topics: noHistory}, func(t *testing.T, s *stage) {
+		first := s.peer.follow(codec.Subscribe{Number: 1, Pattern: "a", Priority: 2, Credit: 1})
+		second := s.peer.follow(codec.Subscribe{Number: 2, Pattern: "b", Priority: 5, Credit: 1})
+		synctest.Wait()
+		s.peer.control.send(codec.AppendPriority(nil, codec.Priority{Subscription: 1, Priority: 7}))
+		s.peer.control.send(codec.AppendPriority(nil, codec.Priority{Subscription: 9, Priority: 1})) // unknown: ignored
+		synctest.Wait()
+		s.publish("a", "+")
+		synctest.Wait()
+		s.publish("a", strings.Repeat("+ ", 19))
+		s.publish("b", strings.Repeat("+ ", 5))
+		for _, number := range []uint64{2, 1} {
+			s.peer.control.send(codec.AppendFlow(nil, codec.Flow{Subscription: number, Limit: 1 << 20}))
+			synctest.Wait()
+		}
+		if got := second.transcript(t); got != "subscribed 0, 1, 2, 3, 4, 5" {
+			t.Errorf("of the second came %s", got)
+		}
+		if got := first.transcript(t); !strings.HasPrefix(got, "subscribed 0, 1, gap ") {
+			t.Errorf("of the first came %s", got)
+		}
+	})
+}
+
+// What is withheld is told before the next message, and not at once; a filter and no
+// echo hold for what is replayed too.
+func TestWithheldIsTold(t *testing.T) {
+	onStage(t, broker.Config{}, func(t *testing.T, s *stage) {
+		own := func(n int) {
+			for range n {
+				s.peer.control.send(codec.AppendPublish(nil, codec.Publish{Topic: "x", Payload: codec.Text("own")}))
+			}
+			synctest.Wait()
+		}
+		epoch := s.epoch("x")
+		exact := s.peer.follow(codec.Subscribe{Number: 1, Pattern: "x", NoEcho: true})
+		many := s.peer.follow(codec.Subscribe{Number: 2, Pattern: "*", NoEcho: true})
+		synctest.Wait()
+		own(3)
+		if got := exact.transcript(t); got != "subscribed 1" {
+			t.Errorf("at once came %s", got)
+		}
+		s.publish("x", "+")
+		own(2)
+		if got := exact.transcript(t); got != "skip 4, 5" {
+			t.Errorf("then came %s", got)
+		}
+		if got := many.transcript(t); got != "subscribed, x 4, 5" {
+			t.Errorf("of the pattern came %s", got)
+		}
+		exact.line.fin()
+		if got := exact.transcript(t); !strings.HasSuffix(got, "end ok at 5") {
+			t.Errorf("in the end came %s", got)
+		}
+		again := s.peer.follow(codec.Subscribe{Number: 3, Pattern: "x", NoEcho: true, From: codec.From{Kind: codec.FromPosition, Epoch: epoch, Offset: 1}})
+		if got := again.transcript(t); got != "subscribed 1/7, skip 4, 5, skip 7" {
+			t.Errorf("replayed was %s", got)
+		}
+	})
+}
