@@ -3,6 +3,7 @@ package contract
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,11 +13,13 @@ import (
 )
 
 type connectFields struct {
-	Client   string  `json:"client"`
-	Broker   int     `json:"broker"`
-	Token    *Grant  `json:"token"`
-	BadToken bool    `json:"badToken"` // one that nobody knows
-	GetToken []Grant `json:"getToken"` // one after the other, the last one again and again
+	Client   string `json:"client"`
+	Broker   int    `json:"broker"`
+	Token    *Grant `json:"token"`
+	BadToken bool   `json:"badToken"` // one that nobody knows
+	// GetToken gives these one after the other, the last one again and again; null is
+	// that there is none just now.
+	GetToken []*Grant `json:"getToken"`
 	Offline  *struct {
 		MaxBytes int  `json:"maxBytes"`
 		Refuse   bool `json:"refuse"`
@@ -63,7 +66,10 @@ func (r *run) connect(ctx context.Context, f connectFields) error {
 			if len(grants) > 1 {
 				grants = grants[1:]
 			}
-			return r.world.authority.grant(g), nil
+			if g == nil {
+				return "", errors.New("no token just now")
+			}
+			return r.world.authority.grant(*g), nil
 		}
 	}
 	c, err := client.Dial(ctx, a.(Address).URL, config)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 
 	"github.com/tidewire/tidewire/wt"
 )
@@ -16,7 +15,7 @@ type door struct {
 	node     *node
 	identity *wt.Identity
 	addr     *net.UDPAddr
-	silent   atomic.Bool
+	quiet    silence
 
 	mu      sync.Mutex
 	cut     bool       // by the scenario; guarded by mu
@@ -44,7 +43,7 @@ func (d *door) open() error {
 		return err
 	}
 	d.addr = conn.LocalAddr().(*net.UDPAddr)
-	g := newGate(conn, &d.silent)
+	g := newGate(conn, &d.quiet)
 	server, err := wt.NewServer(wt.ServerConfig{
 		TLSConfig:   d.identity.TLSConfig(),
 		Handler:     wt.HandlerFunc(d.node.serve),
@@ -83,7 +82,7 @@ func (d *door) setCut(cut bool) error {
 	if cut {
 		return d.close()
 	}
-	d.silent.Store(false)
+	d.quiet.set(false, false)
 	return d.open()
 }
 

@@ -10,16 +10,24 @@ import (
 // gate is a UDP socket whose packets can be swallowed, and whose peers can be made
 // to look as if they had moved to another port.
 type gate struct {
-	conn   *net.UDPConn
-	silent *atomic.Bool // packets are lost in both directions
+	conn  *net.UDPConn
+	quiet *silence
 
 	mu   sync.Mutex
 	move int                  // added to the ports of peers; guarded by mu
 	real map[int]*net.UDPAddr // peers by the port that is shown; guarded by mu
 }
 
-func newGate(conn *net.UDPConn, silent *atomic.Bool) *gate {
-	return &gate{conn: conn, silent: silent, real: make(map[int]*net.UDPAddr)}
+// silence says which packets are lost.
+type silence struct{ up, down atomic.Bool }
+
+func (s *silence) set(up, down bool) {
+	s.up.Store(up)
+	s.down.Store(down)
+}
+
+func newGate(conn *net.UDPConn, quiet *silence) *gate {
+	return &gate{conn: conn, quiet: quiet, real: make(map[int]*net.UDPAddr)}
 }
 
 // shift makes every peer look as if it had got another port, as behind an address
@@ -37,7 +45,7 @@ func (g *gate) ReadFrom(p []byte) (int, net.Addr, error) {
 		if err != nil {
 			return 0, nil, err
 		}
-		if g.silent.Load() {
+		if g.quiet.up.Load() {
 			continue
 		}
 		g.mu.Lock()
@@ -51,7 +59,7 @@ func (g *gate) ReadFrom(p []byte) (int, net.Addr, error) {
 
 // WriteTo implements net.PacketConn.
 func (g *gate) WriteTo(p []byte, addr net.Addr) (int, error) {
-	if g.silent.Load() {
+	if g.quiet.down.Load() {
 		return len(p), nil
 	}
 	to := addr

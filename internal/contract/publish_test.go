@@ -66,6 +66,7 @@ func (o outgoing) each(f func(n int, value any, opts *client.PublishOptions, as 
 
 type publishFields struct {
 	Client string `json:"client"`
+	Typed  bool   `json:"typed"` // by a topic that has a type
 	outgoing
 }
 
@@ -75,7 +76,13 @@ func (r *run) publish(ctx context.Context, f publishFields) error {
 		return err
 	}
 	return f.each(func(_ int, value any, opts *client.PublishOptions, as string) error {
-		p, err := u.Publish(ctx, f.Topic, value, opts)
+		publish := u.Publish
+		if f.Typed {
+			publish = func(ctx context.Context, topic string, value any, opts *client.PublishOptions) (client.Position, error) {
+				return client.NewTopic[any](u.Client, topic).Publish(ctx, value, opts)
+			}
+		}
+		p, err := publish(ctx, f.Topic, value, opts)
 		if err != nil {
 			return err
 		}

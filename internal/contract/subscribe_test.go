@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -69,6 +70,7 @@ type subscribeFields struct {
 	NoRetained bool                       `json:"noRetained"`
 	Filter     map[string]json.RawMessage `json:"filter"`
 	Group      string                     `json:"group"`
+	Typed      bool                       `json:"typed"` // by a topic that has a type
 }
 
 func (r *run) subscribe(ctx context.Context, f subscribeFields) error {
@@ -86,14 +88,43 @@ func (r *run) subscribe(ctx context.Context, f subscribeFields) error {
 	if opts.Filter, err = filter(f.Filter); err != nil {
 		return err
 	}
+	if f.Typed {
+		t, err := client.NewTopic[any](u.Client, f.Pattern).Subscribe(ctx, opts)
+		if err != nil {
+			return err
+		}
+		r.keepReader(f.As, r.read(t.Subscription, typed(t)))
+		return nil
+	}
 	s, err := u.Subscribe(ctx, f.Pattern, opts)
 	if err != nil {
 		return err
 	}
+	r.keepReader(f.As, r.read(s, s.Messages))
+	return nil
+}
+
+func (r *run) keepReader(name string, s *reader) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.subs[orS(f.As)] = r.read(s)
-	return nil
+	r.subs[orS(name)] = s
+}
+
+// typed iterates as Messages of a subscription without a type does; that the value is
+// that of the payload is looked at on the way.
+func typed(t *client.TypedSubscription[any]) func(context.Context) iter.Seq2[client.Message, error] {
+	return func(ctx context.Context) iter.Seq2[client.Message, error] {
+		return func(yield func(client.Message, error) bool) {
+			for item, err := range t.Messages(ctx) {
+				if v, e := decoded(item.Payload); err == nil && item.Gap == nil && (e != nil || !equal(plain(item.Value), v)) {
+					err = mismatchf("the typed value is %s; want %s (%v)", show(item.Value), show(v), e)
+				}
+				if !yield(item.Message, err) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // filter makes a filter: by header, a list of values of which it must be one, or an
@@ -154,7 +185,7 @@ type result struct {
 }
 
 // read begins the iteration of a subscription, which ends with the scenario.
-func (r *run) read(s *client.Subscription) *reader {
+func (r *run) read(s *client.Subscription, messages func(context.Context) iter.Seq2[client.Message, error]) *reader {
 	rd := &reader{Subscription: s, asks: make(chan struct{}), items: make(chan result)}
 	ctx := r.ctx
 	r.wg.Go(func() {
@@ -170,7 +201,7 @@ func (r *run) read(s *client.Subscription) *reader {
 		if !wait() {
 			return
 		}
-		for m, err := range s.Messages(ctx) {
+		for m, err := range messages(ctx) {
 			select {
 			case rd.items <- result{m, err}:
 			case <-ctx.Done():

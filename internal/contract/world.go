@@ -252,13 +252,19 @@ func (w *World) restore(s clientStep) (any, error) {
 	return nil, d.setCut(false)
 }
 
-// silence loses all packets of a client in both directions, which nobody is told.
-func (w *World) silence(s clientStep) (any, error) {
+type silenceStep struct {
+	Client string `json:"client"`
+	Down   bool   `json:"down"` // only what the broker sends
+}
+
+// silence loses the packets of a client, in both directions or only those to it, which
+// nobody is told.
+func (w *World) silence(s silenceStep) (any, error) {
 	d, err := w.door(s.Client)
 	if err != nil {
 		return nil, err
 	}
-	d.silent.Store(true)
+	d.quiet.set(!s.Down, true)
 	return nil, nil
 }
 

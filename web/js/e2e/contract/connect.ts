@@ -25,7 +25,7 @@ interface ConnectFields {
   broker?: number;
   token?: Grant;
   badToken?: boolean;
-  getToken?: Grant[];
+  getToken?: (Grant | null)[];
   offline?: { maxBytes?: number; refuse?: boolean };
   pingAfter?: number;
   pingTimeout?: number;
@@ -56,7 +56,11 @@ export const connectSteps = {
     if (f.pingTimeout) options.pingTimeout = f.pingTimeout;
     if (f.getToken) {
       const grants = [...f.getToken];
-      options.getToken = () => token((grants.length > 1 ? grants.shift() : grants[0]) ?? {});
+      options.getToken = () => {
+        const grant = grants.length > 1 ? grants.shift() : grants[0];
+        if (!grant) throw new Error("no token just now");
+        return token(grant);
+      };
     }
     const client = await connect(url, options);
     const user: User = { client, states: [client.state], changed: new Set() };

@@ -50,9 +50,13 @@ function each(o: Outgoing): One[] {
 }
 
 export const publishSteps = {
-  publish: step(`client ${outgoing}`, async (run, f: Outgoing & { client?: string }) => {
+  publish: step(`client typed ${outgoing}`, async (run, f: Outgoing & { client?: string; typed?: boolean }) => {
     const client = run.client(f.client);
-    for (const m of each(f)) run.keep(m.as, await client.publish(m.topic, m.value, m.options));
+    for (const m of each(f)) {
+      const { topic, value, options } = m;
+      const published = f.typed ? client.topic(topic).publish(value, options) : client.publish(topic, value, options);
+      run.keep(m.as, await published);
+    }
   }),
 
   publishLossy: step(`client ${outgoing}`, (run, f: Outgoing & { client?: string }) => {

@@ -33,6 +33,7 @@ interface SubscribeFields {
   as?: string;
   pattern: string;
   from?: FromFields;
+  typed?: boolean;
 }
 
 /** An item that must come: see want of internal/contract. */
@@ -143,11 +144,12 @@ interface UntilFields {
 const options = "class priority credit noEcho noRetained filter group";
 
 export const subscribeSteps = {
-  subscribe: step(`client as pattern from ${options}`, async (run, f: SubscribeFields) => {
-    const { client, as, pattern, from, ...given } = f;
+  subscribe: step(`client as pattern from typed ${options}`, async (run, f: SubscribeFields) => {
+    const { client: name, as, pattern, from, typed, ...given } = f;
     const o: SubscribeOptions = given;
     if (from) o.from = fromOf(run, from);
-    const subscription = run.client(client).subscribe(pattern, o);
+    const client = run.client(name);
+    const subscription = typed ? client.topic(pattern).subscribe(o) : client.subscribe(pattern, o);
     await subscription.ready;
     const iterator = subscription[Symbol.asyncIterator]();
     run.readers.set(as ?? "s", { subscription, iterator, waiting: undefined });
