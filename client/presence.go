@@ -3,10 +3,8 @@ package client
 import (
 	"context"
 	"errors"
-	"iter"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -205,7 +203,7 @@ const (
 	Updated                         // a member has another state
 	Left                            // a member is gone
 	Counted                         // the number of sessions, where the topic is counted only
-	PresenceGap                     // events are missing: see Gap
+	PresenceGap                     // events may be missing: see Gap; what differs follows
 )
 
 // String returns the kind's name.
@@ -220,70 +218,8 @@ type PresenceEvent struct {
 	Topic  string // "" on a gap in every topic of the pattern
 	Member Member // of Joined, Updated and Left; its State is empty if it has left
 	Count  int    // of Counted
-	Gap    *Gap   // of PresenceGap: Presence tells who is there now
+	Gap    *Gap   // of PresenceGap
 }
-
-// PresenceWatch tells who comes and goes.
-type PresenceWatch struct {
-	sub *Subscription
-
-	mu    sync.Mutex
-	known map[topicKey]struct{} // the members; guarded by mu
-}
-
-// WatchPresence tells who comes and goes in the topics of a pattern: first Joined
-// of each who is there, then each change. It needs the permission to subscribe to
-// the pattern.
-func (c *Client) WatchPresence(ctx context.Context, pattern string) (*PresenceWatch, error) {
-	if err := codec.CheckPattern(pattern); err != nil {
-		return nil, err
-	}
-	sub, err := c.Subscribe(ctx, pattern, &SubscribeOptions{presence: true})
-	if err != nil {
-		return nil, err
-	}
-	return &PresenceWatch{sub: sub, known: make(map[topicKey]struct{})}, nil
-}
-
-// Events iterates over what happens. It ends as Subscription.Messages does.
-func (w *PresenceWatch) Events(ctx context.Context) iter.Seq2[PresenceEvent, error] {
-	return func(yield func(PresenceEvent, error) bool) {
-		for m, err := range w.sub.Messages(ctx) {
-			if err != nil {
-				yield(PresenceEvent{}, err)
-				return
-			}
-			if e, ok := w.event(m); ok && !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
-
-// event makes an event of an item; ok is false if it changes nothing.
-func (w *PresenceWatch) event(m Message) (e PresenceEvent, ok bool) {
-	if e, ok = presenceEvent(m); !ok {
-		return e, false
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	key := topicKey{e.Topic, m.Key}
-	_, known := w.known[key]
-	switch e.Kind {
-	case Left:
-		delete(w.known, key)
-		return e, known
-	case Joined:
-		w.known[key] = struct{}{}
-		if known {
-			e.Kind = Updated
-		}
-	}
-	return e, true
-}
-
-// Close ends the watch, as Subscription.Close does.
-func (w *PresenceWatch) Close() error { return w.sub.Close() }
 
 // presenceEvent makes an event of an item of a presence subscription, without
 // knowing who was there before; ok is false if it is none.

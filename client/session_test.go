@@ -161,6 +161,74 @@ func TestPresenceOverReconnects(t *testing.T) {
 	})
 }
 
+// Who has gone while a watch could not see it has left, once, and in the end it has told
+// of those who are there.
+func TestPresenceWatchCompares(t *testing.T) {
+	for name, away := range map[string]func(*world){
+		"the broker was restarted":   func(w *world) { w.restart() },
+		"the history does not reach": func(*world) { time.Sleep(2 * time.Minute) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+				stays, goes, other := w.dial(), w.dial(), w.dial()
+				watch, err := other.WatchPresence(t.Context(), "room.*")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, topic := range []string{"room.1", "room.2"} {
+					if err := errors.Join(goes.Enter(t.Context(), topic, "goes"), stays.Enter(t.Context(), topic, "stays")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				w.cutHard()
+				gone := goes.ID()
+				if err := goes.Close(); err != nil {
+					t.Fatal(err)
+				}
+				away(w)
+				w.heal()
+				w.connected(stays)
+				w.connected(other)
+
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				present := make(map[string]bool)
+				gaps, left := 0, 0
+				for e, err := range watch.Events(ctx) {
+					if ctx.Err() != nil {
+						break
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					who := e.Topic + " " + e.Member.Client.String()
+					switch e.Kind {
+					case client.PresenceGap:
+						gaps++
+					case client.Left:
+						if !present[who] {
+							t.Errorf("%s has left, and was not there", who)
+						}
+						delete(present, who)
+						if e.Member.Client == gone {
+							left++
+						}
+					default:
+						present[who] = true
+					}
+				}
+				if gaps == 0 || left != 2 {
+					t.Errorf("%d gaps, and who has gone has left %d topics; want 2", gaps, left)
+				}
+				if len(present) != 2 || !present["room.1 "+stays.ID().String()] || !present["room.2 "+stays.ID().String()] {
+					t.Errorf("present are %v", present)
+				}
+			})
+		})
+	}
+}
+
 // A live map is whole again after whatever happened meanwhile.
 func TestMapOverReconnects(t *testing.T) {
 	config := broker.Config{Topics: []broker.TopicConfig{{Pattern: "m", History: broker.Retention{Count: 2}}}}
