@@ -20,6 +20,11 @@ type Message struct {
 	Retain  bool          // the last value of its key; never set on a lossy message
 	ID      string        // the idempotency key (PROTOCOL §7.6); "" is none
 	Reply   []byte        // of a request, where replies go (PROTOCOL §7.7): see Bus
+
+	// More tells that the publisher has another message for the topic at hand: this
+	// one may wait for it, so that both are delivered together. Whoever sets it sees
+	// to it that delivery goes on.
+	More bool
 }
 
 // Position is where a message stands in its topic (PROTOCOL §4.2).

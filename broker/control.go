@@ -122,7 +122,7 @@ func (s *session) publishOnce(m codec.Publish, err error) {
 func (s *session) publishSingle(m codec.Publish) (Position, error) {
 	b := s.broker
 	if !m.Order.Set {
-		return s.publish(m.Topic, b.topics.config(m.Topic), m)
+		return s.publish(m.Topic, b.topics.config(m.Topic), m, false)
 	}
 	tp, err := b.topics.get(m.Topic, true)
 	if err != nil {
@@ -131,7 +131,7 @@ func (s *session) publishSingle(m codec.Publish) (Position, error) {
 	defer tp.unpin()
 	p := b.publishers.hold(tp, s.id)
 	defer b.publishers.release(tp, p)
-	return s.publishCounted(tp, p, m.Order.Value, m)
+	return s.publishCounted(tp, p, m.Order.Value, m, false)
 }
 
 // appendNack appends the answer to what was refused with err.

@@ -290,7 +290,7 @@ func (s *session) publishDatagram(b []byte) (DropReason, bool) {
 	if err != nil || m.Sequence != 0 || m.Mode != codec.ModeLossy || codec.CheckTopic(m.Topic) != nil || s.permitPublish(m.Topic) != nil {
 		return DropBadDatagram, false
 	}
-	if _, err := s.publish(m.Topic, s.broker.topics.config(m.Topic), m); err != nil {
+	if _, err := s.publish(m.Topic, s.broker.topics.config(m.Topic), m, false); err != nil {
 		if codec.CodeOf(err) == codec.CodeRateLimited {
 			return DropRateLimited, false
 		}

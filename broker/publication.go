@@ -22,8 +22,10 @@ type publication struct {
 	ended atomic.Bool // what still comes is not published
 
 	// Owned by read.
-	next     uint64 // the sequence of the next PUBLISH
-	received uint64 // bytes of PUBLISH frames
+	next     uint64   // the sequence of the next PUBLISH
+	received uint64   // bytes of PUBLISH frames
+	granted  uint64   // the credit that the client was told, or less
+	answers  []answer // of the last PUBLISH frames, not in acks yet
 
 	acks   acks       // guarded by the session's mu
 	ending *codec.End // how the publication is to end, if not by its reader; guarded by the session's mu
@@ -51,6 +53,7 @@ func (s *session) openPublication(stream Stream, first codec.Frame) (*publicatio
 	p.out.done = p.finished
 	p.acks.limit = b.config.Limits.PublicationCredit
 	p.acks.told = p.acks.limit
+	p.granted = p.acks.told
 
 	s.mu.Lock()
 	switch {
@@ -87,48 +90,71 @@ func (p *publication) read(r *codec.Reader) {
 	if p.publisher != nil && p.publisher.answered(s.ctx, p.next) != nil {
 		p.ended.Store(true) // with the session
 	}
+	end := codec.End{Code: codec.CodeOK}
 	for !p.ended.Load() {
 		f, err := r.Next()
 		if p.ended.Load() {
 			break
 		}
+		if err == nil && f.Type != codec.TypePublish {
+			err = unexpected(f.Type)
+		}
+		if err == nil && !p.credited() {
+			err = errBeyondCredit
+		}
 		if err != nil {
 			if _, coded := errors.AsType[*codec.Error](err); coded {
-				p.finish(endOf(err))
-				return
+				end = endOf(err)
 			}
-			break // FIN, a reset, or the connection is gone
-		}
-		if f.Type != codec.TypePublish {
-			p.finish(endOf(unexpected(f.Type)))
-			return
-		}
-		if p.received >= p.granted() {
-			p.finish(codec.End{Code: codec.CodeCreditExceeded, Reason: "more than the publication's credit"})
-			return
+			break // or FIN, a reset, or the connection is gone
 		}
 		p.received += uint64(f.Size())
-		pos, err := p.publish(f)
+		// What came in one piece is delivered and answered together: a lock and a
+		// wake-up for each subscriber then serve many messages.
+		more := len(p.answers) < maxTogether-1 && r.Pending()
+		pos, err := p.publish(f, more)
 		if errors.Is(err, errOutOfSequence) {
-			p.finish(endOf(err))
-			return
+			end = endOf(err)
+			break
 		}
 		if err != nil && !errors.Is(err, errDuplicate) {
 			s.broker.counters.rejected.Add(1)
 		}
-		p.answer(pos, err, p.received+credit)
+		p.answers = append(p.answers, answer{p.next, pos, err, p.received + credit})
 		p.next++
+		if !more {
+			p.settle()
+		}
 	}
-	p.finish(codec.End{Code: codec.CodeOK})
+	p.settle()
+	p.finish(end)
 }
 
-// answer queues the answer to one PUBLISH. While too many answers wait, it waits
-// too, and with it the client's credit.
-func (p *publication) answer(pos Position, err error, limit uint64) {
+// maxTogether bounds the messages of a publication that are delivered and answered
+// together.
+const maxTogether = 64
+
+// answer is the answer to one PUBLISH, and the credit that goes with it.
+type answer struct {
+	sequence uint64
+	position Position
+	err      error
+	limit    uint64
+}
+
+// settle delivers what was published, and queues the answers. While too many answers
+// wait, it waits too, and with it the client's credit.
+func (p *publication) settle() {
+	p.topic.settle()
 	s := p.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.acks.addLocked(p.next, pos, err, limit)
+	for i := range p.answers {
+		a := &p.answers[i]
+		p.acks.addLocked(a.sequence, a.position, a.err, a.limit)
+	}
+	clear(p.answers)
+	p.answers = p.answers[:0]
 	s.scheduleLocked(p.out)
 	for len(p.acks.frames) > maxAnswers && !p.out.gone && s.ctx.Err() == nil {
 		s.changed.Wait()
@@ -141,8 +167,12 @@ const maxAnswers = 16 << 10
 // errOutOfSequence ends a publication: nothing that follows could be answered.
 var errOutOfSequence = &codec.Error{Code: codec.CodeUnexpectedFrame, Reason: "PUBLISH out of sequence, or with a topic"}
 
-// publish publishes the message of one PUBLISH frame.
-func (p *publication) publish(f codec.Frame) (Position, error) {
+// errBeyondCredit ends a publication (PROTOCOL §7.3).
+var errBeyondCredit = &codec.Error{Code: codec.CodeCreditExceeded, Reason: "more than the publication's credit"}
+
+// publish publishes the message of one PUBLISH frame; more tells that the next one is
+// at hand.
+func (p *publication) publish(f codec.Frame, more bool) (Position, error) {
 	m, err := codec.ParsePublish(f)
 	if err != nil {
 		return Position{}, err // answered by NACK: the frames after it are whole
@@ -150,15 +180,15 @@ func (p *publication) publish(f codec.Frame) (Position, error) {
 	if m.Sequence != p.next || m.Topic != "" {
 		return Position{}, errOutOfSequence
 	}
-	return p.session.publishCounted(p.topic, p.publisher, m.Sequence, m)
+	return p.session.publishCounted(p.topic, p.publisher, m.Sequence, m, more)
 }
 
 // publishCounted publishes a message that has a place in its publisher's count,
 // unless it was published before (PROTOCOL §7.6). p is nil where nothing is
 // remembered.
-func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m codec.Publish) (Position, error) {
+func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m codec.Publish, more bool) (Position, error) {
 	if p == nil {
-		return s.publish(tp.name, tp.config, m)
+		return s.publish(tp.name, tp.config, m, more)
 	}
 	before, fresh, err := p.begin(s.ctx, sequence)
 	if err != nil {
@@ -171,17 +201,19 @@ func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m cod
 		}
 		return before, nil
 	}
-	pos, err := s.publish(tp.name, tp.config, m)
+	pos, err := s.publish(tp.name, tp.config, m, more)
 	p.end(sequence, pos)
 	return pos, err
 }
 
-// granted returns the credit that the client has been told, in bytes since the
-// beginning.
-func (p *publication) granted() uint64 {
-	p.session.mu.Lock()
-	defer p.session.mu.Unlock()
-	return p.acks.told
+// credited reports whether the client may begin another PUBLISH.
+func (p *publication) credited() bool {
+	if p.received >= p.granted {
+		p.session.mu.Lock()
+		p.granted = p.acks.told
+		p.session.mu.Unlock()
+	}
+	return p.received < p.granted
 }
 
 // end asks for the end of the publication from outside of its reader, which carries

@@ -123,14 +123,19 @@ func (b *Broker) checkPayload(p codec.Payload) error {
 	return nil
 }
 
-// publish brings a client's message to the bus. config is the topic's.
-func (s *session) publish(topic string, config *TopicConfig, m codec.Publish) (Position, error) {
-	return s.publishRequest(topic, config, m, nil)
+// publish brings a client's message to the bus. config is the topic's; more is as in
+// Message.
+func (s *session) publish(topic string, config *TopicConfig, m codec.Publish, more bool) (Position, error) {
+	return s.publishMessage(topic, config, m, Message{More: more})
 }
 
-// publishRequest brings a client's message to the bus. config is the topic's; reply is
-// where replies to the message go, nil if it is no request.
+// publishRequest brings a client's request to the bus; reply is where replies go.
 func (s *session) publishRequest(topic string, config *TopicConfig, m codec.Publish, reply []byte) (Position, error) {
+	return s.publishMessage(topic, config, m, Message{Reply: reply})
+}
+
+// publishMessage brings to the bus what m says, with what only out says.
+func (s *session) publishMessage(topic string, config *TopicConfig, m codec.Publish, out Message) (Position, error) {
 	if err := config.admit(m.Payload, m.Retain); err != nil {
 		return Position{}, err
 	}
@@ -147,7 +152,8 @@ func (s *session) publishRequest(topic string, config *TopicConfig, m codec.Publ
 		Headers:   m.Headers,
 		Retain:    m.Retain,
 		ID:        m.ID,
-		Reply:     reply,
+		Reply:     out.Reply,
+		More:      out.More,
 	})
 	if err != nil {
 		return Position{}, asCoded(err, codec.CodeBusUnavailable)

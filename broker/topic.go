@@ -263,8 +263,12 @@ func (tp *topic) append(m *Message) (Position, appended) {
 			tp.log.Append(r)
 		}
 	}
+	if m.More {
+		tp.pending = recordScratch.grow(tp.pending, 1)
+	}
 	tp.pending = append(tp.pending, r)
-	drain := !tp.draining && !tp.gatherLocked()
+	wait := m.More && len(tp.pending) < maxGathered
+	drain := !tp.draining && !wait && !tp.gatherLocked()
 	tp.draining = tp.draining || drain
 	tp.mu.Unlock()
 	tp.used.Store(int64(r.Time))
@@ -272,6 +276,17 @@ func (tp *topic) append(m *Message) (Position, appended) {
 		tp.drain(drainRounds)
 	}
 	return Position{tp.epoch, r.Offset}, appendedNew
+}
+
+// settle delivers what was appended with Message.More and waits for others to come.
+func (tp *topic) settle() {
+	tp.mu.Lock()
+	drain := len(tp.pending) > 0 && !tp.draining && !tp.gatherLocked()
+	tp.draining = tp.draining || drain
+	tp.mu.Unlock()
+	if drain {
+		tp.drain(drainRounds)
+	}
 }
 
 // repeatedLocked returns the offset of the message with an idempotency key; 0 if
@@ -317,17 +332,10 @@ func (tp *topic) drain(rounds int) {
 
 // shrinkLocked lets go of what a burst has left.
 func (tp *topic) shrinkLocked() {
-	const keep = 16
-	if cap(tp.pending) > keep && len(tp.pending) == 0 {
-		tp.pending = nil
-	}
-	if cap(tp.spare) > keep {
-		tp.spare = nil
-	}
-	if cap(tp.deliveries) > keep {
-		tp.deliveries = nil
-	}
-	if cap(tp.subs) > keep {
+	tp.pending = recordScratch.shrink(tp.pending)
+	tp.spare = recordScratch.shrink(tp.spare)
+	tp.deliveries = deliveryScratch.shrink(tp.deliveries)
+	if cap(tp.subs) > keptByTopic {
 		tp.subs = nil
 	}
 }
@@ -344,6 +352,9 @@ func (tp *topic) deliver(batch []Record) {
 	}
 	defer clear(tp.subs)
 	tp.deliveries = tp.deliveries[:0]
+	if len(batch) > keptByTopic {
+		tp.deliveries = deliveryScratch.grow(tp.deliveries, len(batch))
+	}
 	asked := false
 	for i := range batch {
 		r := &batch[i]
