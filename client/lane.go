@@ -99,9 +99,6 @@ func (p *publisher) open(n *connection) bool {
 		return false
 	}
 	l := &lane{publisher: p, conn: n, stream: stream, limit: n.welcome.Limits.PublicationCredit}
-	n.mu.Lock()
-	n.lanes[l] = struct{}{}
-	n.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lane, p.establishing = l, false
@@ -111,6 +108,9 @@ func (p *publisher) open(n *connection) bool {
 	}
 	l.out = codec.AppendPublication(nil, codec.Publication{Topic: p.topic, Publisher: n.welcome.Client, First: first})
 	l.idle = time.AfterFunc(idleAfter, func() { l.retire(idleAfter) })
+	n.mu.Lock()
+	n.lanes[l] = struct{}{} // from here on others may retire it
+	n.mu.Unlock()
 	if !n.start(l.read) { // the connection has ended just now
 		l.idle.Stop()
 		n.giveSlot(l)
