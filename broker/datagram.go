@@ -134,7 +134,11 @@ func (s *session) toldLostLocked(w *slotted, reason codec.GapReason) {
 	})
 	s.meantLocked(w, func(sub *subscription, class codec.Class) {
 		sub.dropped++
-		if class != codec.ClassUnreliable && !sub.lagging && sub.roomLocked(len(gap)) {
+		t := sub.trackLocked(w.topic)
+		// What is owed of the topic comes behind whatever is queued now, and lies before
+		// the gap: a client that is told of the gap takes no older message any more.
+		owes := t != nil && t.debt != nil
+		if class != codec.ClassUnreliable && !sub.lagging && !owes && sub.roomLocked(len(gap)) {
 			sub.out.queue.push(entry{frame: gap, charged: true})
 			s.broker.counters.gap(reason)
 			s.scheduleLocked(sub.out)

@@ -16,8 +16,9 @@ func (s *session) prioritize(f codec.Priority) {
 		return
 	}
 	o, rank := sub.out, rankFirst+int(f.Priority)
-	s.waiting[o.rank] -= o.queue.bytes
-	s.waiting[rank] += o.queue.bytes
+	waits := o.queue.bytes + sub.parkedBytes
+	s.waiting[o.rank] -= waits
+	s.waiting[rank] += waits
 	if i := slices.Index(s.ready[o.rank], o); i >= 0 {
 		s.ready[o.rank] = slices.Delete(s.ready[o.rank], i, i+1)
 		s.ready[rank] = append(s.ready[rank], o)
@@ -32,22 +33,32 @@ func (s *session) prioritize(f codec.Priority) {
 // It reports whether the n bytes were counted.
 func (sub *subscription) takeRoomLocked(n int) bool {
 	s := sub.session
-	for s.queued+n > s.broker.config.MaxSessionBytes {
-		rank := ranks - 1
-		for rank > sub.out.rank && s.waiting[rank] == 0 {
-			rank--
-		}
+	for rank := ranks - 1; s.queued+n > s.broker.config.MaxSessionBytes; {
 		if rank <= sub.out.rank {
 			return false
 		}
-		for _, other := range s.subs {
-			if other.out.rank == rank && other.out.queue.bytes > 0 {
-				other.yieldLocked()
-				break
-			}
+		other := s.yieldsLocked(rank)
+		if other == nil {
+			rank--
+			continue
 		}
+		other.yieldLocked()
 	}
 	return s.chargeLocked(sub.out, n, false)
+}
+
+// yieldsLocked returns a subscription of a rank that can give up room; nil if there is
+// none. What is parked (begin.go), or waits for the end of a stream, stays.
+func (s *session) yieldsLocked(rank int) *subscription {
+	if s.waiting[rank] == 0 {
+		return nil
+	}
+	for _, sub := range s.subs {
+		if sub.out.rank == rank && sub.out.queue.bytes > 0 && !sub.out.end {
+			return sub
+		}
+	}
+	return nil
 }
 
 // yieldLocked gives up the room of what waits: it is owed from now on. Frames that
@@ -86,7 +97,10 @@ func (sub *subscription) oweLocked(e *entry) {
 	case e.kind == entrySkip:
 		count = 0
 	case e.lost():
-		sub.out.queue.push(*e)
+		// Behind a debt it would cover what is owed. Who pays tells it again.
+		if t := sub.trackLocked(e.topic); t == nil || t.debt == nil {
+			sub.out.queue.push(*e)
+		}
 		return
 	case e.kind == entryGap:
 		count, reason = uint64(e.count), e.reason

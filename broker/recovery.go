@@ -197,7 +197,7 @@ func (sub *subscription) forgiveLocked() {
 	for i := range sub.parked {
 		sub.session.releaseLocked(sub.out, len(sub.parked[i].frame))
 	}
-	sub.parked = nil
+	sub.parked, sub.parkedBytes = nil, 0
 }
 
 // recoverLocked goes on where the queue has drained: with the gaps, and with the
