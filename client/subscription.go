@@ -61,8 +61,8 @@ type SubscribeOptions struct {
 	// subscriptions with the same group that match a message one gets it, whichever is
 	// ready. A message is consumed when the loop over Messages asks for the next one;
 	// what a member had not consumed when it went away another one gets, so a message
-	// may come twice. Nothing is said about order, and there are no gaps. From must be
-	// now.
+	// may come twice. Nothing is said about order; a gap tells one member of what none
+	// had room for. From must be now.
 	Group string
 
 	presence bool
