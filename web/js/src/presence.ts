@@ -9,7 +9,10 @@ export interface Member<S = unknown> {
   readonly topic: string;
   /** The client id. */
   readonly id: string;
-  /** The state that it entered with last. */
+  /**
+   * The state that it entered with last, decoded when it is asked for: throws a
+   * SyntaxError if it is not what its encoding says.
+   */
   readonly state: S;
   /** When it did, by the broker's clock. */
   readonly time: Date;
@@ -36,7 +39,14 @@ export type Count = (
 ) => Promise<ReadonlyMap<string, number> & { readonly more: boolean }>;
 
 function memberOf<S>(m: Message<S>): Member<S> {
-  return { topic: m.topic, id: m.key ?? "", state: m.value, time: m.time };
+  return {
+    topic: m.topic,
+    id: m.key ?? "",
+    get state() {
+      return m.value;
+    },
+    time: m.time,
+  };
 }
 
 /**

@@ -187,6 +187,11 @@ describe("presence", () => {
       { topic: "room", id: "id2", state: "there", time: new Date(1_790_000_000_002) },
     ]);
     await stream.fin;
+    const strange = client.presence("room");
+    (await begin(session, 1, 4)).send(keyed(1, "id1", "", { encoding: 1, data: Uint8Array.of(0xc1) }));
+    const [member] = await strange;
+    expect(member?.id).toBe("id1");
+    expect(() => member?.state).toThrow(SyntaxError);
     const nobody = client.presence("room");
     await begin(session, 0, 4);
     expect(await nobody).toEqual([]);
