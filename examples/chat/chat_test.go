@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -305,13 +306,108 @@ func TestForeignMessages(t *testing.T) {
 	program := c.dial(t)
 	for _, value := range []any{"text", []byte{0xc1}, 7, map[string]any{"text": 7}, map[string]any{"name": "Eve"},
 		said{Name: "Eve\x1b[2J\n\u202e", Text: "\x1b]0;mine\x07red\u2066\r\x00 fish"}} {
-		for _, topic := range []string{hereTopic("lobby"), messagesTopic("lobby")} {
+		for _, topic := range []string{aboutTopic("lobby"), messagesTopic("lobby")} {
 			if _, err := program.Publish(t.Context(), topic, value, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	ada.sees("Eve[2J: ]0;minered fish")
+	ada.sees("Eve[2J: ]0;minered fish", "# ]0;minered fish (Eve[2J)")
+	if err := program.Enter(t.Context(), presenceTopic("lobby"), "a text"); err != nil {
+		t.Fatal(err)
+	}
+	ada.sees("+ somebody is here")
+	if err := program.Enter(t.Context(), presenceTopic("lobby"), person{Name: "Eve\x1b[2J"}); err != nil {
+		t.Fatal(err)
+	}
+	ada.sees("* somebody is now Eve[2J")
+}
+
+// TestHistory: who comes sees what was said and what the room is about, but not
+// what has faded.
+func TestHistory(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	ada := c.join(t, "Ada", "lobby")
+	bob := c.join(t, "Bob", "lobby")
+	ada.writes("/topic tides")
+	bob.sees("# tides (Ada)")
+	ada.writes("/help")
+	ada.sees("/roll 2d6")
+	ada.writes("one")
+	ada.writes("/fade for a moment")
+	ada.writes("two")
+	bob.sees("Ada: one")
+	bob.sees("Ada: for a moment")
+	bob.sees("Ada: two")
+	clara := c.join(t, "Clara", "lobby")
+	clara.sees("Ada: one", "Ada: two", "# tides (Ada)")
+
+	program := c.dial(t)
+	page, err := program.History(t.Context(), messagesTopic("lobby"), nil)
+	if err != nil || len(page.Messages) != 3 {
+		t.Fatalf("a history of %d messages, %v", len(page.Messages), err)
+	}
+	fading := page.Messages[1]
+	if lasts := fading.Expires.Sub(fading.Time); lasts <= 0 || lasts > fadeAfter {
+		t.Errorf("it fades after %v", lasts)
+	}
+	if _, err := program.Publish(t.Context(), messagesTopic("lobby"), said{Name: "Program", Text: "gone at once"}, &client.PublishOptions{TTL: time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	for { // until it has expired
+		page, err := program.History(t.Context(), messagesTopic("lobby"), &client.HistoryOptions{Backward: true, Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if gap := page.Messages[0].Gap; gap != nil && gap.Reason == codec.GapExpired {
+			break
+		}
+	}
+	dan := c.join(t, "Dan", "lobby")
+	ada.writes("three")
+	for {
+		line, ok := dan.paper.line()
+		if !ok || strings.Contains(line, "gone at once") || strings.Contains(line, "could not be kept") {
+			t.Fatalf("%q, %v", line, ok)
+		}
+		if strings.Contains(line, "Ada: three") {
+			break
+		}
+	}
+}
+
+// TestDice: the server rolls dice for who asks, and says in the room what fell.
+func TestDice(t *testing.T) {
+	c := start(t, "127.0.0.1:0", "127.0.0.1:0")
+	ada := c.join(t, "Ada", "lobby")
+	ada.writes("/roll 1d1")
+	ada.sees("! there are 1 to 20 dice")
+	ada.writes("/roll 2d6")
+	ada.sees("Dice: Ada rolls 2d6: ")
+	m, err := c.dial(t).Request(t.Context(), rollTopic("lobby"), throw{Name: "Program"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := client.Decode[thrown](m)
+	if err != nil || answer.Error != "" || answer.Total < 1 || answer.Total > 6 {
+		t.Errorf("the dice fell %+v, %v", answer, err)
+	}
+	ada.sees("Dice: Program rolls 1d6: ")
+}
+
+// TestOtherTopics: the broker is the chat's, and serves nobody else.
+func TestOtherTopics(t *testing.T) {
+	program := start(t, "127.0.0.1:0", "127.0.0.1:0").dial(t)
+	for _, topic := range []string{"chat", "chat.lobby.files", "warez", presenceTopic("lobby")} {
+		if _, err := program.Publish(t.Context(), topic, "mine", nil); codec.CodeOf(err) != codec.CodePublishDenied {
+			t.Errorf("publishing to %s: %v", topic, err)
+		}
+	}
+	for _, pattern := range []string{">", "chat.>", "warez"} {
+		if _, err := program.Subscribe(t.Context(), pattern, nil); codec.CodeOf(err) != codec.CodeSubscribeDenied {
+			t.Errorf("subscribing to %s: %v", pattern, err)
+		}
+	}
 }
 
 func TestPayloadLimit(t *testing.T) {
@@ -333,8 +429,11 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	ada := c.join(t, "Ada", "lobby")
+	ada.writes("before")
 	c.stop()
 	ada.sees("the connection is lost")
+	ada.writes("written meanwhile")
+	ada.writes("and this")
 	c = start(t, strings.TrimPrefix(before.URL, "https://"), strings.TrimPrefix(c.page, "http://"))
 	after, err := s.config(t.Context())
 	if err != nil || after.URL != before.URL || after.Hash == before.Hash {
@@ -342,6 +441,9 @@ func TestRestart(t *testing.T) {
 	}
 	ada.sees("connected again", "some messages could not be kept")
 	bob := c.join(t, "Bob", "lobby")
+	ada.sees("+ Bob is here")
+	bob.sees("Ada: written meanwhile")
+	bob.sees("Ada: and this")
 	bob.writes("welcome back")
 	ada.sees("Bob: welcome back")
 }

@@ -9,10 +9,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
@@ -27,10 +31,12 @@ type joining struct {
 }
 
 const (
-	// answerTimeout bounds the wait for an acknowledgement.
+	// answerTimeout bounds the wait for dice.
 	answerTimeout = 10 * time.Second
-	// leaveTimeout bounds the farewell.
-	leaveTimeout = time.Second
+	// leaveTimeout bounds the wait for the answers to the last lines.
+	leaveTimeout = 3 * time.Second
+	// showLast is how many messages who comes is shown.
+	showLast = 20
 	// maxReconnectWait bounds the wait between attempts to connect again.
 	maxReconnectWait = 4 * time.Second
 )
@@ -52,7 +58,7 @@ func join(ctx context.Context, j joining, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%w; is the chat running? (go run ./examples/chat)", err)
 	}
-	t := &terminal{name: cleanName(j.name), room: room, screen: &screen{Logger: log.New(out, "", 0)}}
+	t := &terminal{name: cleanName(j.name), room: room, screen: &screen{Logger: log.New(out, "", 0)}, people: make(map[uuid.UUID]string)}
 	t.client, err = client.Dial(ctx, config.URL, client.Config{
 		Dial:    page.dial,
 		Backoff: client.Backoff{Max: maxReconnectWait},
@@ -110,19 +116,7 @@ func (s *chatServer) dial(ctx context.Context, _ string) (client.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return webTransport{session}, nil
-}
-
-// webTransport is a session as a client.Conn.
-type webTransport struct{ *wt.Session }
-
-// OpenStream implements client.Conn.
-func (t webTransport) OpenStream(ctx context.Context) (client.Stream, error) {
-	stream, err := t.Session.OpenStream(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return stream, nil
+	return client.WebTransport(session), nil
 }
 
 // terminal is somebody in a room.
@@ -133,60 +127,57 @@ type terminal struct {
 	client *client.Client
 	screen *screen
 
-	mu     sync.Mutex
-	people map[string]present // by publisher; guarded by mu
-}
+	sending sync.WaitGroup // lines that have no answer yet
 
-// present is somebody who is there.
-type present struct {
-	name  string
-	until time.Time
+	mu     sync.Mutex
+	people map[uuid.UUID]string // the names of the others; guarded by mu
 }
 
 // run is in the room until in or ctx ends, or a subscription does.
 func (t *terminal) run(ctx context.Context, in io.Reader) error {
-	t.begin()
-	messages, err := t.client.Subscribe(ctx, messagesTopic(t.room), nil)
+	// One's own lines stand in the terminal already.
+	messages, err := t.client.Subscribe(ctx, messagesTopic(t.room), &client.SubscribeOptions{From: client.FromLast(showLast), NoEcho: true})
 	if err != nil {
 		return err
 	}
-	here, err := t.client.Subscribe(ctx, hereTopic(t.room), nil)
+	topic, err := t.client.Subscribe(ctx, aboutTopic(t.room), &client.SubscribeOptions{Class: client.Latest})
 	if err != nil {
 		return err
 	}
-	inside, leave := context.WithCancelCause(ctx)
-	var work sync.WaitGroup
-	work.Go(func() { leave(t.listen(inside, messages, t.hear)) })
-	work.Go(func() { leave(t.listen(inside, here, t.meet)) })
-	work.Go(func() { t.stay(inside) })
-	t.screen.Printf("you are in #%s as %s; write a line to say it, /who to see who is here, /quit to leave", t.room, t.name)
-	leave(t.talk(inside, in))
-	work.Wait()
+	watch, err := t.client.WatchPresence(ctx, presenceTopic(t.room))
+	if err != nil {
+		return err
+	}
+	if err := t.client.Enter(ctx, presenceTopic(t.room), person{Name: t.name, Via: "terminal"}); err != nil {
+		return err
+	}
+	t.screen.Printf("you are in #%s as %s; write a line to say it, /help tells what else there is", t.room, t.name)
 
-	// The room is told even after an interrupt.
-	farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
-	defer cancel()
-	if t.client.Err() == nil {
-		_ = t.announce(farewell, statusLeft, false) // who stays sees it run out otherwise
-	}
+	inside, leave := context.WithCancelCause(ctx)
+	answers, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	var work sync.WaitGroup
+	work.Go(func() { leave(each(inside, messages, t.hear)) })
+	work.Go(func() { leave(each(inside, topic, t.learn)) })
+	work.Go(func() { leave(t.meet(inside, watch)) })
+	leave(t.talk(inside, answers, in))
+	// What was said last may be on its way yet.
+	timer := time.AfterFunc(leaveTimeout, giveUp)
+	defer timer.Stop()
+	t.sending.Wait()
+	work.Wait()
 	if cause := context.Cause(inside); !errors.Is(cause, errLeft) && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
-	return nil
-}
-
-// begin forgets who is there.
-func (t *terminal) begin() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.people = make(map[string]present)
+	return nil // to close the client is to leave
 }
 
 // errLeft ends what goes on in the room after the last line.
 var errLeft = errors.New("left the room")
 
-// talk says each line. It returns errLeft at the end.
-func (t *terminal) talk(ctx context.Context, in io.Reader) error {
+// talk says each line, and returns errLeft at the end. Answers are waited for
+// until the context answers ends.
+func (t *terminal) talk(ctx, answers context.Context, in io.Reader) error {
 	lines := make(chan string)
 	scanner := bufio.NewScanner(in) // owned by the goroutine until lines is closed
 	go func() {                     // not waited for: see join
@@ -210,47 +201,97 @@ func (t *terminal) talk(ctx context.Context, in io.Reader) error {
 			if !ok || line == "/quit" {
 				return errLeft
 			}
-			t.say(ctx, line)
+			t.take(ctx, answers, line)
 		}
 	}
 }
 
-// say publishes a line, or does what it asks for.
-func (t *terminal) say(ctx context.Context, line string) {
-	if line == "/who" {
+const help = `/who            who is here
+/topic TEXT     what the room is about
+/fade TEXT      say something that is gone after 30 s
+/roll 2d6       throw dice
+/quit           leave`
+
+// take says a line, or does what it asks for.
+func (t *terminal) take(ctx, answers context.Context, line string) {
+	command, rest, _ := strings.Cut(line, " ")
+	text := cleanText(rest)
+	switch command {
+	case "/who":
 		t.who()
-		return
-	}
-	text := cleanText(line)
-	if text == "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	if _, err := t.client.Publish(ctx, messagesTopic(t.room), said{ID: rand.Text(), Name: t.name, Text: text}, nil); err != nil {
-		t.screen.Printf("! not sent: %v", err)
+	case "/topic":
+		var value any = about{Name: t.name, Text: text}
+		if text == "" {
+			value = []byte{} // clears it
+		}
+		t.publish(answers, aboutTopic(t.room), value, &client.PublishOptions{Retain: true})
+	case "/fade":
+		t.say(answers, text, fadeAfter)
+	case "/roll":
+		t.roll(ctx, text)
+	default:
+		if strings.HasPrefix(line, "/") {
+			t.screen.Print(help)
+			return
+		}
+		t.say(answers, cleanText(line), 0)
 	}
 }
 
-// listen hands each item of a subscription on until it ends or ctx does.
-func (t *terminal) listen(ctx context.Context, s *client.Subscription, take func(context.Context, client.Message)) error {
+// say publishes what is said. The id makes it arrive once, also where its answer was
+// lost together with the broker that gave it.
+func (t *terminal) say(ctx context.Context, text string, ttl time.Duration) {
+	if text == "" {
+		return
+	}
+	id := rand.Text()
+	t.publish(ctx, messagesTopic(t.room), said{ID: id, Name: t.name, Text: text}, &client.PublishOptions{ID: id, TTL: ttl})
+}
+
+// publish publishes in the order of the calls, also what was written without a
+// connection. It does not wait; what went wrong is told.
+func (t *terminal) publish(ctx context.Context, topic string, value any, opts *client.PublishOptions) {
+	result := t.client.PublishAsync(topic, value, opts)
+	t.sending.Go(func() {
+		if _, err := result.Wait(ctx); err != nil {
+			t.screen.Printf("! not sent: %v", err)
+		}
+	})
+}
+
+// roll asks for dice. What fell is said in the room.
+func (t *terminal) roll(ctx context.Context, dice string) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	m, err := t.client.Request(ctx, rollTopic(t.room), throw{Name: t.name, Dice: dice}, nil)
+	if err != nil {
+		t.screen.Printf("! no dice: %v", err)
+		return
+	}
+	if answer, err := client.Decode[thrown](m); err == nil && answer.Error != "" {
+		t.screen.Printf("! %s", cleanText(answer.Error))
+	}
+}
+
+// each hands each item of a subscription on until it ends or ctx does.
+func each(ctx context.Context, s *client.Subscription, take func(client.Message)) error {
 	for m, err := range s.Messages(ctx) {
 		if err != nil {
 			return err
 		}
-		take(ctx, m)
+		take(m)
 	}
 	return errLeft
 }
 
 // hear prints what is said.
-func (t *terminal) hear(_ context.Context, m client.Message) {
+func (t *terminal) hear(m client.Message) {
 	if m.Gap != nil {
-		t.screen.Printf("~ %s", gapText(m.Gap))
+		// What was to fade is not missed.
+		if m.Gap.Reason != codec.GapExpired {
+			t.screen.Printf("~ %s", gapText(m.Gap))
+		}
 		return
-	}
-	if m.Publisher == t.client.ID() {
-		return // the line stands in the terminal already
 	}
 	s, err := client.Decode[said](m)
 	if err != nil || cleanText(s.Text) == "" {
@@ -272,92 +313,89 @@ func gapText(g *client.Gap) string {
 	return fmt.Sprintf("%d messages could not be kept", g.Count)
 }
 
-// meet takes note of who is there.
-func (t *terminal) meet(ctx context.Context, m client.Message) {
+// learn prints what the room is about.
+func (t *terminal) learn(m client.Message) {
 	if m.Gap != nil {
-		if m.Gap.Reason == codec.GapReconnect {
-			t.begin() // a broker that was started again gives everybody another id
+		return // the newest counts
+	}
+	if a, err := client.Decode[about](m); err == nil && cleanText(a.Text) != "" {
+		t.screen.Printf("# %s (%s)", cleanText(a.Text), cleanName(a.Name))
+	}
+}
+
+// meet tells who comes and goes, until ctx ends.
+func (t *terminal) meet(ctx context.Context, watch *client.PresenceWatch) error {
+	for e, err := range watch.Events(ctx) {
+		if err != nil {
+			return err
 		}
-		return // whoever was missed announces it again
+		if e.Kind == client.PresenceGap {
+			if err := t.compare(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if e.Member.Client != t.client.ID() {
+			t.met(e)
+		}
 	}
-	if m.Publisher == t.client.ID() {
-		return
-	}
-	a, err := client.Decode[announcement](m)
-	if err != nil {
-		return // none of the chat's
-	}
-	holds := map[string]time.Duration{statusHere: hereHolds, statusAway: awayHolds}[a.Status]
-	id, name := m.Publisher.String(), cleanName(a.Name)
+	return errLeft
+}
+
+// met takes note of who came, went, or is called something else.
+func (t *terminal) met(e client.PresenceEvent) {
+	id := e.Member.Client
 	t.mu.Lock()
 	before, known := t.people[id]
-	switch {
-	case holds == 0:
+	if e.Kind == client.Left {
 		delete(t.people, id)
-	case known || len(t.people) < maxSessions:
-		t.people[id] = present{name, time.Now().Add(holds)}
+		t.mu.Unlock()
+		if known {
+			t.screen.Printf("- %s has left", before)
+		}
+		return
 	}
+	var p person
+	_ = e.Member.Decode(&p) // somebody whose state is none of the chat's has no name
+	name := cleanName(p.Name)
+	t.people[id] = name
 	t.mu.Unlock()
 	switch {
-	case holds == 0 && known:
-		t.screen.Printf("- %s has left", name)
-	case holds > 0 && !known:
+	case !known:
 		t.screen.Printf("+ %s is here", name)
-	case holds > 0 && before.name != name:
-		t.screen.Printf("* %s is now %s", before.name, name)
-	}
-	if a.Ask {
-		_ = t.announce(ctx, statusHere, false) // the next one comes soon
+	case before != name:
+		t.screen.Printf("* %s is now %s", before, name)
 	}
 }
 
-// stay announces that one is there, and forgets those who no longer do, until
-// ctx ends.
-func (t *terminal) stay(ctx context.Context) {
-	tick := time.NewTicker(hereEvery)
-	defer tick.Stop()
-	for ask := true; ; ask = false {
-		// Without a connection this waits for one, and so says at once that one is back.
-		_ = t.announce(ctx, statusHere, ask)
-		t.forget(time.Now())
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+// compare asks who is there, where it was not told who came and went meanwhile:
+// those who came are told of anyway.
+func (t *terminal) compare(ctx context.Context) error {
+	members, err := t.client.Presence(ctx, presenceTopic(t.room))
+	if err != nil {
+		return err
 	}
-}
-
-func (t *terminal) announce(ctx context.Context, status string, ask bool) error {
-	_, err := t.client.Publish(ctx, hereTopic(t.room), announcement{Name: t.name, Status: status, Via: "terminal", Ask: ask}, nil)
-	return err
-}
-
-// forget drops those whose announcement no longer holds.
-func (t *terminal) forget(now time.Time) {
 	var gone []string
 	t.mu.Lock()
-	for id, p := range t.people {
-		if p.until.Before(now) {
+	for id, name := range t.people {
+		if !slices.ContainsFunc(members, func(m client.Member) bool { return m.Client == id }) {
 			delete(t.people, id)
-			gone = append(gone, p.name)
+			gone = append(gone, name)
 		}
 	}
 	t.mu.Unlock()
 	for _, name := range gone {
 		t.screen.Printf("- %s is gone", name)
 	}
+	return nil
 }
 
 // who prints who is there.
 func (t *terminal) who() {
-	names := []string{t.name + " (you)"}
 	t.mu.Lock()
-	for _, p := range t.people {
-		names = append(names, p.name)
-	}
+	names := slices.Sorted(maps.Values(t.people))
 	t.mu.Unlock()
-	t.screen.Printf("here: %s", strings.Join(names, ", "))
+	t.screen.Printf("here: %s", strings.Join(append([]string{t.name + " (you)"}, names...), ", "))
 }
 
 // screen prints lines, one at a time.

@@ -20,38 +20,45 @@ const (
 	maxPayload = 16 << 10 // bytes of any payload of the chat
 )
 
-// How long an announcement holds. Whoever is there announces it again after
-// hereEvery.
-const (
-	hereEvery = 3 * time.Second
-	hereHolds = 8 * time.Second
-	awayHolds = 90 * time.Second // timers of a page in the background are slow
-)
+// fadeAfter is the time to live of what is said with /fade.
+const fadeAfter = 30 * time.Second
 
 // said is what somebody says in a room: a message of chat.ROOM.messages.
 type said struct {
-	ID   string `msgpack:"id" json:"id"` // the same when it is sent once more
+	ID   string `msgpack:"id" json:"id"` // the message's idempotency key
 	Name string `msgpack:"name" json:"name"`
 	Text string `msgpack:"text" json:"text"`
 }
 
-// The statuses of an announcement.
-const (
-	statusHere = "here"
-	statusAway = "away" // nobody looks at the page
-	statusLeft = "left"
-)
-
-// announcement tells who is in a room: a message of chat.ROOM.here.
-type announcement struct {
-	Name   string `msgpack:"name" json:"name"`
-	Status string `msgpack:"status" json:"status"`
-	Via    string `msgpack:"via" json:"via"` // "browser" or "terminal"
-	Ask    bool   `msgpack:"ask" json:"ask"` // whoever is there answers by an announcement
+// person is who somebody is: their state in the presence of chat.ROOM.
+type person struct {
+	Name string `msgpack:"name" json:"name"`
+	Via  string `msgpack:"via" json:"via"`   // "browser" or "terminal"
+	Away bool   `msgpack:"away" json:"away"` // nobody looks at the page
 }
 
+// about is what a room is about: the last value of chat.ROOM.topic.
+type about struct {
+	Name string `msgpack:"name" json:"name"` // who said so
+	Text string `msgpack:"text" json:"text"`
+}
+
+// throw asks for dice to be thrown: a request to chat.ROOM.roll.
+type throw struct {
+	Name string `msgpack:"name" json:"name"`
+	Dice string `msgpack:"dice" json:"dice"` // such as 2d6
+}
+
+// thrown answers a throw. What fell is said in the room.
+type thrown struct {
+	Total int    `msgpack:"total" json:"total"`
+	Error string `msgpack:"error" json:"error"` // for people, if there are no such dice
+}
+
+func presenceTopic(room string) string { return "chat." + room }
 func messagesTopic(room string) string { return "chat." + room + ".messages" }
-func hereTopic(room string) string     { return "chat." + room + ".here" }
+func aboutTopic(room string) string    { return "chat." + room + ".topic" }
+func rollTopic(room string) string     { return "chat." + room + ".roll" }
 
 // roomToken makes the token of a topic from what somebody calls a room: lower
 // case, with a dash for what a token or a URL cannot have.

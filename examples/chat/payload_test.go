@@ -36,3 +36,15 @@ func TestClean(t *testing.T) {
 		}
 	}
 }
+
+func TestParseDice(t *testing.T) {
+	for text, want := range map[string][2]int{
+		"": {1, 6}, "d20": {1, 20}, " 2D6 ": {2, 6}, "20d100": {20, 100},
+		"6": {}, "0d6": {}, "21d6": {}, "1d1": {}, "1d101": {}, "-1d6": {}, "1d6d6": {}, "d": {}, "dice": {}, "99999999999999999999d6": {},
+	} {
+		n, sides, err := parseDice(text)
+		if [2]int{n, sides} != want || (err != nil) != (n == 0) {
+			t.Errorf("%q: %dd%d, %v", text, n, sides, err)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
 	"github.com/tidewire/tidewire/wt"
 )
@@ -24,6 +25,9 @@ const (
 	publishRate = 100
 	// maxSessions bounds the sessions at a time.
 	maxSessions = 1000
+	// presenceGrace is how long somebody whose connection was lost is still there:
+	// reconnects are not seen, and who closed a laptop is soon gone.
+	presenceGrace = 5 * time.Second
 )
 
 // serve serves the chat until ctx ends. It writes to out what to do next, once
@@ -43,6 +47,7 @@ func serve(ctx context.Context, addr, httpAddr string, out io.Writer) (err error
 		Limits:      codec.Limits{Payload: maxPayload},
 		MaxSessions: maxSessions,
 		PublishRate: publishRate,
+		Topics:      topics(),
 	})
 	if err != nil {
 		return err
@@ -62,19 +67,28 @@ func serve(ctx context.Context, addr, httpAddr string, out io.Writer) (err error
 	}
 	web := &http.Server{Handler: page, ReadHeaderTimeout: 5 * time.Second}
 
-	fmt.Fprintf(out, "open http://%s/ in a browser, twice for a talk with yourself\n", pages.Addr())
-	fmt.Fprintf(out, "or join from a terminal: go run ./examples/chat join%s lobby\n", serverFlag(pages.Addr()))
-	fmt.Fprintf(out, "broker at %s\n", where)
-	fmt.Fprintf(out, "certificate sha-256: %s\n", identity.HashBase64())
-
 	var serving sync.WaitGroup
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
 	serving.Go(func() { ended <- server.Serve(packets) })
 	serving.Go(func() { ended <- web.Serve(pages) })
+	service, stopService := context.WithCancel(ctx)
+	defer stopService()
+	ready := make(chan struct{})
+	serving.Go(func() { ended <- runDice(service, where, identity.Hash(), func() { close(ready) }) })
 	select {
 	case err = <-ended: // one of them failed
+	case <-ready:
+		fmt.Fprintf(out, "open http://%s/ in a browser, twice for a talk with yourself\n", pages.Addr())
+		fmt.Fprintf(out, "or join from a terminal: go run ./examples/chat join%s lobby\n", serverFlag(pages.Addr()))
+		fmt.Fprintf(out, "broker at %s\n", where)
+		fmt.Fprintf(out, "certificate sha-256: %s\n", identity.HashBase64())
+		select {
+		case err = <-ended:
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
 	}
+	stopService()
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	// The sessions first: each is told that the broker stops, and its messages are
@@ -86,6 +100,36 @@ func serve(ctx context.Context, addr, httpAddr string, out io.Writer) (err error
 	}
 	err = errors.Join(err, web.Close())
 	serving.Wait()
+	return err
+}
+
+// topics says what holds for the chat's topics, and that there are no others. The
+// most specific pattern counts.
+func topics() []broker.TopicConfig {
+	const nothing = -1
+	return []broker.TopicConfig{
+		// Who is in a room; nobody publishes there.
+		{Pattern: presenceTopic("*"), Publish: broker.AccessClosed, History: broker.Retention{Count: nothing}, PresenceGrace: presenceGrace},
+		{Pattern: messagesTopic("*"), History: broker.Retention{Count: 1000, Age: 24 * time.Hour, Bytes: 1 << 20}, Retain: broker.RetainNone, Presence: broker.PresenceOff},
+		// Only its last value counts.
+		{Pattern: aboutTopic("*"), Class: codec.ClassLatest, History: broker.Retention{Count: nothing}, MaxKeys: 1, Presence: broker.PresenceOff},
+		{Pattern: rollTopic("*"), History: broker.Retention{Count: nothing}, Retain: broker.RetainNone, Presence: broker.PresenceOff},
+		// Of what goes by datagram the newest of each person is enough.
+		{Pattern: "chat.*.typing", Class: codec.ClassSequenced, History: broker.Retention{Count: nothing}, Retain: broker.RetainNone, Presence: broker.PresenceOff},
+		{Pattern: "chat.*.cursors", Class: codec.ClassSequenced, History: broker.Retention{Count: nothing}, Retain: broker.RetainNone, Presence: broker.PresenceOff},
+		{Pattern: ">", Publish: broker.AccessClosed, Subscribe: broker.AccessClosed},
+	}
+}
+
+// runDice rolls dice until ctx ends, as a client of the broker like any other.
+func runDice(ctx context.Context, where string, hash [32]byte, ready func()) error {
+	c, err := client.Dial(ctx, where, client.Config{CertificateHashes: [][32]byte{hash}, Agent: "tidewire-chat-dice"})
+	if err == nil {
+		err = errors.Join(rollDice(ctx, c, ready), c.Close())
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@
 //
 //   --browser chromium|firefox   only one of both
 //   --screenshots FOLDER         leaves pictures there
+//   --scene WORDS                only the scenes with these words in their title
 //
 // It needs Go, Chromium, Firefox ESR, and playwright-core of web/js.
 
@@ -14,7 +15,7 @@ import { parseArgs } from "node:util";
 import { build, clean } from "./program.mjs";
 import { scenes } from "./scenes.mjs";
 
-const { values: options } = parseArgs({ options: { browser: { type: "string" }, screenshots: { type: "string" } } });
+const { values: options } = parseArgs({ options: { browser: { type: "string" }, screenshots: { type: "string" }, scene: { type: "string" } } });
 
 const browsers = {
   chromium: {
@@ -37,12 +38,37 @@ function loadPlaywright() {
   }
 }
 
+/** Runs in a page: `network.cut()` ends its connections as a lost network does, until `network.mend()`. */
+function cuttable() {
+  if (!("WebTransport" in globalThis)) return; // about:blank
+  const open = new Set();
+  let isCut = false;
+  globalThis.WebTransport = class extends WebTransport {
+    constructor(...args) {
+      if (isCut) throw new Error("the network is cut");
+      super(...args);
+      open.add(this);
+      this.closed.catch(() => {}).finally(() => open.delete(this));
+    }
+  };
+  globalThis.network = {
+    cut() {
+      isCut = true;
+      for (const transport of open) transport.close({ closeCode: 300, reason: "cut" });
+    },
+    mend() {
+      isCut = false;
+    },
+  };
+}
+
 async function run(name) {
   const { path, install, launch } = browsers[name];
   if (!existsSync(path)) throw new Error(`${path} is missing: ${install}`);
   const browser = await launch(loadPlaywright(), path);
   try {
     for (const [title, scene] of Object.entries(scenes)) {
+      if (!title.includes(options.scene ?? "")) continue;
       const began = performance.now();
       const contexts = [];
       const problems = [];
@@ -52,8 +78,9 @@ async function run(name) {
         const context = await browser.newContext({ viewport: { width: 1180, height: 760 }, ...settings });
         contexts.push(context);
         await context.addInitScript((n) => {
-          if (location.protocol === "http:") localStorage["tidewire-chat-name"] ??= n; // about:blank has no storage
+          if (location.protocol === "http:") localStorage["tidewire-chat-name"] ??= JSON.stringify(n); // about:blank has no storage
         }, name);
+        await context.addInitScript(cuttable);
         const page = await context.newPage();
         page.setDefaultTimeout(15_000);
         const note = (problem) => {

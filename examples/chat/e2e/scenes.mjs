@@ -16,6 +16,18 @@ const sees = (page, text) => message(page, text).waitFor();
 /** Waits until the text of an element is as wanted. */
 const reads = (page, selector, text) => page.locator(selector, { hasText: text }).first().waitFor();
 
+/** Makes a page believe that nobody looks at it, or that somebody does again. */
+const hide = (page, hidden) =>
+  page.evaluate((value) => {
+    Object.defineProperty(document, "hidden", { value, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+
+/** What was said, as the page shows it. */
+const shown = (page) => page.locator("#log .message .text").allTextContents();
+
+const numbered = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => `line ${from + i}`);
+
 /** Moves the pointer in small steps, as a hand does. */
 async function wander(page, places) {
   for (const [x, y] of places) await page.mouse.move(x, y, { steps: 6 });
@@ -73,13 +85,13 @@ export const scenes = {
       return Math.abs(cursor.top - line.top) < 300;
     }, talk[2][1]);
     assert.match(await ada.locator("#wire-lossy").textContent(), /[1-9]\d* in/, "lossy messages are counted");
-    assert.match(await ada.locator("#wire-datagrams").textContent(), /^yes/);
+    await reads(ada, "#wire-trip-short", " ms");
 
     await ben.locator("#me").click();
     await ben.locator("#name").fill("Benjamin");
     await ben.locator("#name").press("Enter");
     await reads(ada, "#people", "Benjamin");
-    assert.equal(await ben.evaluate(() => localStorage.getItem("tidewire-chat-name")), "Benjamin");
+    assert.equal(await ben.evaluate(() => localStorage.getItem("tidewire-chat-name")), '"Benjamin"');
     await ben.close({ runBeforeUnload: true });
     await ada.locator("#people", { hasText: "Benjamin" }).waitFor({ state: "hidden" });
     clara.writes("/quit");
@@ -119,6 +131,16 @@ export const scenes = {
     await ada.goBack();
     await reads(ada, "#room-name", "#tea-room");
     await picture(ada, "rooms");
+    // What is said while the page is not there is unread when it is back.
+    await ada.goto("about:blank");
+    await says(ben, "while nobody looked");
+    await sees(ben, "while nobody looked");
+    await ada.goto(`${server.url}#tea-room`);
+    await reads(ada, '#rooms a[href="#lobby"] .unread', "1");
+    await ada.locator('#rooms a[href="#lobby"]').click();
+    await reads(ada, ".line.unread", "1 new");
+    await sees(ada, "still in the lobby");
+    assert.deepEqual(await shown(ada), ["still in the lobby", "while nobody looked"]);
   },
 
   async "the broker restarts: held back, sent again, and a gap"({ visit, picture, stopLater }) {
@@ -147,6 +169,129 @@ export const scenes = {
     await reads(ada, "#people", "clara");
     await reads(ada, "#room-people", "3 here");
     await picture(ada, "gap");
+  },
+
+  async "history: who comes late, scrolls up, and comes back"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const clara = stopLater(await joinFromTerminal(server, "clara", "lobby"));
+    const ben = await visit(server, "Ben");
+    for (const line of numbered(1, 60)) clara.writes(line);
+    await sees(ben, "line 60");
+    const ada = await visit(server, "Ada");
+    await sees(ada, "line 60");
+    assert.deepEqual(await shown(ada), numbered(21, 60), "one who was never here sees the newest");
+    assert.equal(await ada.locator(".line").count(), 0, "nothing was missed");
+    await ada.locator("#scroll").evaluate((e) => (e.scrollTop = 0));
+    await sees(ada, "line 1");
+    assert.deepEqual(await shown(ada), numbered(1, 60));
+    assert.ok((await ada.locator("#scroll").evaluate((e) => e.scrollHeight - e.scrollTop)) > 500, "what is read stays in sight");
+    await ada.locator("#older").waitFor({ state: "hidden" });
+    await says(ada, "mine");
+    await sees(ada, "mine");
+
+    // The page goes, and comes back: exactly what was missed is below the line.
+    await ada.goto("about:blank");
+    await ben.locator("#people", { hasText: "Ada" }).waitFor({ state: "hidden" });
+    for (const line of numbered(61, 63)) clara.writes(line);
+    await sees(ben, "line 63");
+    await ada.goto(`${server.url}#lobby`);
+    await ada.locator("#stage[data-ready=lobby]").waitFor();
+    await reads(ada, ".line.unread", "3 new");
+    assert.deepEqual(await shown(ada), [...numbered(22, 60), "mine", ...numbered(61, 63)]);
+    assert.equal(await message(ada, "mine").locator(".you").count(), 1, "what one said before is still one's own");
+    const above = await ada.locator(".line.unread").evaluate((e) => e.previousElementSibling.querySelector(".text").textContent);
+    assert.equal(above, "mine");
+    await picture(ada, "unread");
+    await says(ada, "I am back");
+    await ada.locator(".line.unread").waitFor({ state: "detached" });
+    // A terminal that joins is shown the newest as well.
+    const dan = stopLater(await joinFromTerminal(server, "dan", "lobby"));
+    await dan.sees(/line 63/);
+  },
+
+  async "the network is cut, and comes back: nothing is missing, nothing comes twice"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada");
+    const ben = await visit(server, "Ben");
+    await says(ada, "before");
+    await sees(ben, "before");
+    await ada.evaluate(() => globalThis.network.cut());
+    await reads(ada, "#banner[data-tone=wait]", "connection is lost");
+    for (const text of ["missed one", "missed two"]) await says(ben, text);
+    await sees(ben, "missed two");
+    for (const text of ["held one", "held two", "held three"]) await says(ada, text);
+    await ada.locator("#pending .message[data-state=held]").nth(2).waitFor();
+    await picture(ada, "cut");
+    await ada.evaluate(() => globalThis.network.mend());
+    await sees(ada, "held three");
+    await sees(ben, "held three");
+    await reads(ada, ".line.unread", "2 new");
+    const all = ["before", "missed one", "missed two", "held one", "held two", "held three"];
+    assert.deepEqual(await shown(ada), all);
+    assert.deepEqual(await shown(ben), all);
+    assert.equal(await ada.locator(".line.gap").count(), 0);
+    assert.equal(await ada.locator("#pending .message").count(), 0);
+    await picture(ada, "mended");
+    // Within the grace nobody has left.
+    await reads(ben, "#room-people", "2 here");
+    await reads(ada, "#room-people", "2 here");
+  },
+
+  async "nobody looks: away, and unread"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada");
+    const ben = await visit(server, "Ben");
+    await says(ben, "are you there?");
+    await sees(ada, "are you there?");
+    await hide(ada, true);
+    await ben.locator("#people li[data-away=true]", { hasText: "Ada" }).waitFor();
+    await picture(ben, "away");
+    await says(ben, "it seems not");
+    await says(ben, "later then");
+    await ada.waitForFunction(() => document.title.startsWith("(2) "));
+    await hide(ada, false);
+    await ada.waitForFunction(() => document.title.startsWith("#"));
+    await reads(ada, ".line.unread", "2 new");
+    await ben.locator("#people li[data-away=false]", { hasText: "Ada" }).waitFor();
+    // The page is left, and with it the room.
+    await says(ada, "sorry, I was at the door");
+    await ada.goto("about:blank");
+    await reads(ben, "#room-people", "only you");
+  },
+
+  async "a topic, dice, and what fades"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada");
+    await says(ada, "/topic Tides and thermoses");
+    await reads(ada, "#room-about", "Tides and thermoses");
+    const ben = await visit(server, "Ben");
+    await reads(ben, "#room-about", "Tides and thermoses");
+    const clara = stopLater(await joinFromTerminal(server, "clara", "lobby"));
+    await clara.sees(/^# Tides and thermoses \(Ada\)/);
+
+    await says(ben, "/roll 2d6");
+    const rolled = ada.locator("#log .message", { hasText: /Ben rolls 2d6: \d \+ \d = \d+/ });
+    await rolled.waitFor();
+    assert.equal(await rolled.locator(".name").textContent(), "Dice");
+    await clara.sees(/Dice: Ben rolls 2d6/);
+    await says(ben, "/roll 7d1000");
+    await reads(ben, "#composer-note", "there are 1 to 20 dice");
+    await says(ben, "/help");
+    await reads(ben, "#composer-note", "/roll 2d6");
+    await ben.locator("#text").fill("");
+
+    // Time passes more quickly for Ada.
+    await ada.evaluate(() => {
+      const real = globalThis.setTimeout;
+      globalThis.setTimeout = (f, ms, ...args) => real(f, ms > 20_000 && ms <= 30_000 ? 3000 : ms, ...args);
+    });
+    await says(ben, "/fade meet me at the pier");
+    await reads(ben, "#log .message[data-fades] .mark", "Fades");
+    await sees(ada, "meet me at the pier");
+    await picture(ben, "topic");
+    await message(ada, "meet me at the pier").waitFor({ state: "detached" });
+    await says(ada, "/topic");
+    await ben.locator("#room-about").waitFor({ state: "hidden" });
   },
 
   async "several people, in several rooms"({ visit, picture, stopLater, isChromium }) {

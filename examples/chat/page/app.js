@@ -1,5 +1,7 @@
 // The chat: which room is shown, and what belongs together.
 
+import { About } from "./about.js";
+import { sayOrDo } from "./commands.js";
 import { Composer } from "./composer.js";
 import { Cursors } from "./cursors.js";
 import { byId } from "./dom.js";
@@ -7,6 +9,7 @@ import { Link } from "./link.js";
 import { Name } from "./name.js";
 import { roomToken } from "./payload.js";
 import { Presence } from "./presence.js";
+import { Reads } from "./reads.js";
 import { Room } from "./room.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
@@ -31,7 +34,7 @@ function roomOfHash() {
 function start(link) {
   const visited = new Map(); // rooms by name, the one visited the longest ago first
   let current;
-  let id = link.id;
+  const reads = new Reads();
 
   const me = new Name(() => {
     presence.announce();
@@ -39,15 +42,16 @@ function start(link) {
   });
   const name = () => me.value;
   const sidebar = new Sidebar();
-  const timeline = new Timeline();
+  const about = new About(link);
+  const timeline = new Timeline((room) => older(room.fetchOlder()));
   const typing = new Typing(link, name, byId("typing"));
   const cursors = new Cursors(link, name, timeline, { stage: byId("stage"), layer: byId("cursors"), column: byId("log") });
   const presence = new Presence(link, name, showPeople, (error) => status.failed("Who is here cannot be told.", error));
   const composer = new Composer({
-    say(text) {
-      if (link.state === "closed") throw new Error("This session has ended; reload the page to go on.");
-      current.say(name(), text);
+    async say(text) {
       typing.stops();
+      if (link.state === "closed") throw new Error("This session has ended; reload the page to go on.");
+      await sayOrDo(link, current, name(), text);
     },
     writes: (isEmpty) => typing.writes(isEmpty),
   });
@@ -55,55 +59,68 @@ function start(link) {
   function showPeople() {
     if (!current) return;
     sidebar.rooms(current.name, visited, presence.rooms());
-    sidebar.people(current.name, name(), presence.in(current.name));
+    sidebar.people(current.name, name(), presence.others());
     const unread = [...visited.values()].reduce((n, r) => n + r.unread, 0);
     document.title = `${unread ? `(${unread}) ` : ""}#${current.name} · Tidewire chat`;
   }
 
   /** A room has changed: see Room. */
   function changed(room, change, entry) {
-    if (change === "add" && entry.kind === "message") {
-      if (!entry.mine && (room !== current || document.hidden)) room.unread++;
-      if (room === current) typing.forget(entry.publisher);
-    }
+    if (change === "add" && entry.kind === "message" && room === current) typing.forget(entry.publisher);
     if (room === current) timeline.change(change, entry);
     if (change === "add") showPeople();
   }
 
-  function enter() {
-    const token = roomOfHash();
-    if (current?.name === token) return;
-    const room = visited.get(token) ?? new Room(link, token, changed);
-    visited.delete(token);
-    visited.set(token, room);
+  async function older(fetching) {
+    try {
+      await fetching;
+    } catch (error) {
+      status.failed("Older messages cannot be shown.", error);
+    }
+  }
+
+  /** Subscribes to a room, which becomes the one visited last. */
+  function visit(name) {
+    const room = visited.get(name) ?? new Room(link, reads, name, changed);
+    visited.delete(name);
+    visited.set(name, room);
     if (visited.size > MAX_VISITED) {
       const [oldest] = visited.values();
       oldest.close();
       visited.delete(oldest.name);
     }
+    return room;
+  }
+
+  function enter() {
+    const token = roomOfHash();
+    if (current?.name === token) return;
+    const room = visit(token);
+    current?.look(false);
     typing.stops();
     current = room;
-    room.unread = 0;
+    room.look(!document.hidden);
     const optional = (what) => (error) => status.failed(`${what} cannot be shown.`, error);
     timeline.show(room);
     const stage = byId("stage");
     delete stage.dataset.ready;
-    const ready = [room.ready, typing.enter(token, optional("Who is writing")), cursors.enter(token, optional("Pointers"))];
+    about.enter(token, optional("What the room is about"));
+    const ready = [room.ready, older(room.fetchContext()), presence.enter(token), typing.enter(token, optional("Who is writing")), cursors.enter(token, optional("Pointers"))];
     void Promise.all(ready).then(() => {
       if (room === current) stage.dataset.ready = token; // from now on nothing is missed; the tests wait for it
     });
-    presence.enter(token);
     composer.enter(token);
     sidebar.entered();
     showPeople();
   }
 
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) return;
-    current.unread = 0;
+    current.look(!document.hidden);
     showPeople();
   });
   addEventListener("hashchange", enter);
+  // What was missed elsewhere counts too.
+  for (const name of reads.rooms().slice(-MAX_VISITED)) visit(name);
   enter();
   status.watch(link);
 
@@ -111,8 +128,6 @@ function start(link) {
     status.state(change);
     if (change.state !== "connected") return;
     for (const room of visited.values()) room.connected();
-    presence.connected(link.id !== id);
-    id = link.id;
   };
 }
 

@@ -14,7 +14,7 @@ export class Composer {
   #drafts = new Map(); // by room
   #room = "";
 
-  /** `say(text)` throws an Error for people if it cannot be; `writes(isEmpty)`. */
+  /** `say(text)` resolves, or rejects with an Error for people; `writes(isEmpty)`. */
   constructor({ say, writes }) {
     this.#text.maxLength = MAX_TEXT;
     this.#text.addEventListener("input", () => {
@@ -30,14 +30,9 @@ export class Composer {
       e.preventDefault();
       const text = cleanText(this.#text.value);
       if (!text) return;
-      try {
-        say(text);
-      } catch (error) {
-        this.#note.textContent = error.message;
-        return;
-      }
       this.#text.value = "";
       this.#changed();
+      say(text).catch((error) => this.#refused(text, error));
       this.#text.focus();
     });
   }
@@ -52,6 +47,13 @@ export class Composer {
     this.#changed();
     // On a phone this would bring up the keyboard.
     if (matchMedia("(hover: hover)").matches) this.#text.focus();
+  }
+
+  /** Gives back what was not said, unless somebody writes already. */
+  #refused(text, error) {
+    this.#text.value ||= text;
+    this.#changed();
+    this.#note.textContent = error.message;
   }
 
   #changed() {

@@ -57,8 +57,8 @@ export class Cursors {
     for (const id of [...this.#people.keys()]) this.forget(id);
     this.#room = room;
     this.#subscription = this.#link.subscribe(
-      topics.cursor(room, "*"),
-      { class: "sequenced", priority: PRIORITY },
+      topics.cursors(room),
+      { class: "sequenced", noEcho: true, priority: PRIORITY },
       (item) => item.kind === "message" && this.#take(item), // the newest place counts: gaps do not matter
       failed,
     );
@@ -99,13 +99,13 @@ export class Cursors {
   }
 
   #publish(place) {
-    this.#link.publishLossy(topics.cursor(this.#room, this.#link.id), { name: this.#name(), ...place });
+    this.#link.publishLossy(topics.cursors(this.#room), { name: this.#name(), ...place });
   }
 
   #take(message) {
     const c = readCursor(message);
     const id = message.publisher;
-    if (!c || id === this.#link.id) return;
+    if (!c) return;
     let p = this.#people.get(id);
     if (!p) {
       if (c.x === undefined || this.#people.size >= MAX_SHOWN) return;

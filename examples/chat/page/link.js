@@ -1,20 +1,21 @@
-// The page's way to the broker: the client of Tidewire, the identity of the
-// server, and the counts that the foot of the page shows.
+// The page's way to the broker: the client of Tidewire, and the counts that the
+// foot of the page shows.
 
 import { connect } from "./tidewire.js";
+import { load, save } from "./storage.js";
 
 const CONNECT_TIMEOUT = 4000;
 const RECONNECT = { initial: 400, max: 4000 };
-/** How often a server that is away is asked for its identity. */
-const ASK_EVERY = 1000;
-
-const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+/** Bytes of messages that may wait for a connection. */
+const MAX_OFFLINE = 64 << 10;
+const IDS = "tidewire-chat-ids";
+/** Client ids of this tab that are remembered: a page has another one when it was reloaded. */
+const MAX_IDS = 20;
 
 async function readConfig() {
   const response = await fetch("config.json", { cache: "no-store" });
   if (!response.ok) throw new Error(`config.json: ${response.status}`);
-  const { url, hash } = await response.json();
-  return { url, hash: Uint8Array.from(atob(hash), (c) => c.charCodeAt(0)) };
+  return response.json();
 }
 
 export class Link {
@@ -25,39 +26,37 @@ export class Link {
   /** The last error that was met, of any kind. */
   lastError;
   #client;
-  #config;
-  #transport;
-  #onState;
+  #url;
+  #ids = new Set(load(sessionStorage, IDS, []));
 
   /** Connects. Rejects with the TidewireError, or with what fetch threw. */
   static async open(onState) {
-    const link = new Link();
-    link.#onState = onState;
-    link.#config = await readConfig();
-    // Each attempt uses the newest identity: a server that was started again has
-    // another certificate.
-    class Transport extends WebTransport {
-      constructor() {
-        const { url, hash } = link.#config;
-        super(url, { serverCertificateHashes: [{ algorithm: "sha-256", value: hash }] });
-        link.#transport = this;
-      }
-    }
     if (typeof WebTransport === "undefined") throw new Error("This browser has no WebTransport.");
-    link.#client = await connect(link.#config.url, {
-      webTransport: Transport,
+    const link = new Link();
+    const { url } = await readConfig();
+    link.#url = url;
+    link.#client = await connect(url, {
+      // A server that was started again has another certificate.
+      certificateHashes: async () => [(await readConfig()).hash],
       connectTimeout: CONNECT_TIMEOUT,
       reconnect: RECONNECT,
+      offline: { maxBytes: MAX_OFFLINE },
       agent: "tidewire-chat-page",
     });
+    link.#remember();
     link.#client.on("state", (change) => {
       if (change.error) link.lastError = change.error;
-      if (change.state === "disconnected") link.#followIdentity();
+      if (change.state === "connected") link.#remember();
       onState(change);
     });
+    link.#client.on("presence", ({ error }) => (link.lastError = error));
     return link;
   }
 
+  /** The client itself: for history, requests, presence and health. */
+  get client() {
+    return this.#client;
+  }
   get state() {
     return this.#client.state;
   }
@@ -65,30 +64,25 @@ export class Link {
     return this.#client.id;
   }
   get url() {
-    return this.#config.url;
-  }
-  /** The most bytes of a datagram; 0: none go. */
-  get datagramSize() {
-    return this.#transport?.datagrams?.maxDatagramSize ?? 0;
+    return this.#url;
   }
 
-  /** Asks for the server's identity until there is a connection again. */
-  async #followIdentity() {
-    while (this.state === "disconnected" || this.state === "connecting") {
-      try {
-        this.#config = await readConfig();
-      } catch {
-        // The server is away.
-      }
-      await wait(ASK_EVERY);
-    }
+  /** Whether a client id is, or was, this tab's. */
+  isMine(id) {
+    return this.#ids.has(id);
+  }
+
+  #remember() {
+    if (this.#ids.has(this.id)) return;
+    this.#ids.add(this.id);
+    save(sessionStorage, IDS, [...this.#ids].slice(-MAX_IDS));
   }
 
   /** Publishes, and resolves with the position. */
-  async publish(topic, value) {
+  async publish(topic, value, options) {
     const began = performance.now();
     try {
-      const position = await this.#client.publish(topic, value);
+      const position = await this.#client.publish(topic, value, options);
       this.ackTime = performance.now() - began;
       this.counts.out++;
       return position;
@@ -98,34 +92,46 @@ export class Link {
     }
   }
 
-  /** Publishes what may be lost; without a connection it is. */
+  /**
+   * Publishes what may be lost; without a connection it is. The key makes the newest of
+   * this client count for a subscriber that is slow.
+   */
   publishLossy(topic, value) {
     if (this.state !== "connected") return;
-    this.#client.publishLossy(topic, value);
+    this.#client.publishLossy(topic, value, { key: this.id });
     this.counts.lossyOut++;
   }
 
   /**
-   * Hands each item of a subscription to `take`, until `close` of what it returns
-   * is called. `ready` resolves when the broker has confirmed the subscription, or
-   * when there is none any more. `failed` is told if the broker ends it.
+   * Hands each item of a subscription to `take`, until the subscription, which it
+   * returns, is closed. `failed` is told if the broker ends it.
    */
   subscribe(pattern, options, take, failed) {
     const subscription = this.#client.subscribe(pattern, options);
-    const run = async () => {
-      try {
-        for await (const item of subscription) {
-          if (item.kind === "gap") this.counts.gaps += item.count === 0 || options.class === "sequenced" ? 0 : 1;
-          else if (item.lossy) this.counts.lossyIn++;
-          else this.counts.in++;
-          take(item);
-        }
-      } catch (error) {
-        this.lastError = error;
-        failed(error);
-      }
-    };
-    void run();
-    return { ready: subscription.ready.catch(() => {}), close: () => subscription.close() };
+    subscription.ready.catch(() => {}); // the iteration throws the same
+    void this.#each(subscription, failed, (item) => {
+      if (item.kind === "gap") this.counts.gaps += options.class === "sequenced" ? 0 : 1;
+      else if (item.lossy) this.counts.lossyIn++;
+      else this.counts.in++;
+      take(item);
+    });
+    return subscription;
+  }
+
+  /** Tells who comes and goes in the topics of a pattern, likewise. */
+  watchPresence(pattern, take, failed) {
+    const watch = this.#client.watchPresence(pattern);
+    watch.ready.catch(() => {});
+    void this.#each(watch, failed, take);
+    return watch;
+  }
+
+  async #each(items, failed, take) {
+    try {
+      for await (const item of items) take(item);
+    } catch (error) {
+      this.lastError = error;
+      failed(error);
+    }
   }
 }

@@ -2,6 +2,7 @@
 
 import { byId, setAvatar } from "./dom.js";
 import { cleanName } from "./payload.js";
+import { load, save } from "./storage.js";
 
 const KEY = "tidewire-chat-name";
 const colours = ["Amber", "Coral", "Indigo", "Ivory", "Jade", "Mossy", "Ochre", "Olive", "Pearl", "Russet", "Silver", "Teal"];
@@ -9,31 +10,14 @@ const birds = ["Avocet", "Curlew", "Dunlin", "Gannet", "Heron", "Kittiwake", "Os
 
 const any = (list) => list[Math.floor(Math.random() * list.length)];
 
-/** Storage may be switched off; then the name lasts as long as the page. */
-function stored() {
-  try {
-    return localStorage.getItem(KEY);
-  } catch {
-    return null;
-  }
-}
-
-function store(name) {
-  try {
-    localStorage.setItem(KEY, name);
-  } catch {
-    // It lasts as long as the page.
-  }
-}
-
 export class Name {
   value;
 
   /** `changed()` is called when somebody has chosen another name. */
   constructor(changed) {
-    const before = stored();
+    const before = load(localStorage, KEY, "");
     this.value = before ? cleanName(before) : `${any(colours)} ${any(birds)}`;
-    store(this.value);
+    save(localStorage, KEY, this.value);
     this.#show();
     const dialog = byId("name-dialog");
     const input = byId("name");
@@ -49,7 +33,7 @@ export class Name {
       dialog.close();
       if (!input.value.trim()) return;
       this.value = cleanName(input.value);
-      store(this.value);
+      save(localStorage, KEY, this.value);
       this.#show();
       changed();
     });

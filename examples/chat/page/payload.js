@@ -4,22 +4,21 @@
 export const MAX_TEXT = 2000;
 export const MAX_NAME = 32;
 const MAX_ROOM = 32;
+const MAX_ABOUT = 200;
 
-/** How long an announcement holds, in milliseconds, by its status. */
-export const HOLDS = { here: 8000, away: 90_000, left: 0 };
-/** After which time one announces oneself again. */
-export const HERE_EVERY = 3000;
+/** The time to live of what is said with /fade, in milliseconds. */
+export const FADE_MS = 30_000;
 
 export const topics = {
+  /** In which one is present. */
+  room: (room) => `chat.${room}`,
   messages: (room) => `chat.${room}.messages`,
-  here: (room) => `chat.${room}.here`,
-  everywhere: "chat.*.here",
-  // Of a lossy message only the newest of its topic counts, so everybody has a
-  // topic of their own.
-  typing: (room, id) => `chat.${room}.typing.${id}`,
-  cursor: (room, id) => `chat.${room}.cursors.${id}`,
+  about: (room) => `chat.${room}.topic`,
+  roll: (room) => `chat.${room}.roll`,
+  typing: (room) => `chat.${room}.typing`,
+  cursors: (room) => `chat.${room}.cursors`,
   /** The room of a topic. */
-  room: (topic) => topic.split(".")[1],
+  roomOf: (topic) => topic.split(".")[1],
 };
 
 /**
@@ -50,10 +49,10 @@ export function cleanName(value) {
 /** Makes what somebody says fit to be shown; "" if nothing is left. */
 export const cleanText = (value) => cut(printable(value).trim(), MAX_TEXT);
 
-/** The value of a message if it is a map; undefined for what is none of the chat's. */
-function mapOf(message) {
+/** What `read` gives if it is a map; undefined for what is none of the chat's. */
+function mapOf(read) {
   try {
-    const value = message.value;
+    const value = read();
     return typeof value === "object" && value !== null ? value : undefined;
   } catch {
     return undefined; // not what its encoding says
@@ -62,33 +61,38 @@ function mapOf(message) {
 
 /** Reads a message of chat.ROOM.messages. */
 export function readSaid(message) {
-  const v = mapOf(message);
+  const v = mapOf(() => message.value);
   const text = cleanText(v?.text);
   if (!text) return undefined;
   return { id: typeof v.id === "string" ? cut(v.id, 64) : "", name: cleanName(v.name), text };
 }
 
-/** Reads a message of chat.ROOM.here. */
-export function readAnnouncement(message) {
-  const v = mapOf(message);
-  if (!v || !message.publisher || !Object.hasOwn(HOLDS, v.status)) return undefined;
-  return {
-    name: cleanName(v.name),
-    status: v.status,
-    via: v.via === "terminal" ? "terminal" : "browser",
-    ask: v.ask === true,
-  };
+/** Reads the state of somebody who is present. */
+export function readPerson(member) {
+  const v = mapOf(() => member.state);
+  return { name: cleanName(v?.name), via: v?.via === "terminal" ? "terminal" : "browser", away: v?.away === true };
 }
 
-/** Reads a message of chat.ROOM.typing.ID. */
+/** Reads a message of chat.ROOM.topic. */
+export function readAbout(message) {
+  const v = mapOf(() => message.value);
+  return { name: cleanName(v?.name), text: cut(printable(v?.text).trim().split(/\s+/u).join(" "), MAX_ABOUT) };
+}
+
+/** Reads the reply to a request for dice: what is wrong with it, "" if nothing. */
+export function readThrown(reply) {
+  return cleanText(mapOf(() => reply.value)?.error);
+}
+
+/** Reads a message of chat.ROOM.typing. */
 export function readTyping(message) {
-  const v = mapOf(message);
+  const v = mapOf(() => message.value);
   return v && message.publisher ? { name: cleanName(v.name), typing: v.typing === true } : undefined;
 }
 
-/** Reads a message of chat.ROOM.cursors.ID; `x` undefined: the pointer has left. */
+/** Reads a message of chat.ROOM.cursors; `x` undefined: the pointer has left. */
 export function readCursor(message) {
-  const v = mapOf(message);
+  const v = mapOf(() => message.value);
   if (!v || !message.publisher) return undefined;
   const { x, y, on } = v;
   const name = cleanName(v.name);

@@ -1,119 +1,77 @@
-// Who is in which room: everybody announces it again and again, and an
-// announcement that is not repeated runs out.
+// Who is in the room, each with a small state, and how many are in the others.
 
-import { HERE_EVERY, HOLDS, readAnnouncement, topics } from "./payload.js";
+import { readPerson, topics } from "./payload.js";
 
-/** People that are kept, of all rooms together. */
-const MAX_PEOPLE = 500;
-/** Within this time one answers somebody who asks, so that not all answer at once. */
-const ANSWER_MS = 400;
-const SWEEP_MS = 1000;
-/** How long a page is in the background until it says so. */
-const AWAY_AFTER = 1500;
-const PRIORITY = 4;
+/** The numbers of the rooms are asked for again after this time. */
+const COUNT_EVERY = 3000;
 
 export class Presence {
   #link;
+  #name;
   #changed;
-  #name = () => "";
+  #failed;
   #room;
-  #people = new Map(); // by publisher; each has a room
-  #answer; // timer of an answer that is due
-  #hidden = false; // the page has been left, and may come back
+  #watch;
+  #counts = new Map();
 
   /** `name()` is one's own name; `changed()` is called when somebody came or left. */
   constructor(link, name, changed, failed) {
     this.#link = link;
     this.#name = name;
     this.#changed = changed;
-    link.subscribe(topics.everywhere, { priority: PRIORITY }, (item) => item.kind === "message" && this.#meet(item), failed);
-    setInterval(() => this.announce(), HERE_EVERY);
-    setInterval(() => this.#sweep(), SWEEP_MS);
-    // A page that is being closed becomes invisible first, and nobody is to wait for
-    // one that is gone as long as for one in the background.
-    document.addEventListener("visibilitychange", () => setTimeout(() => this.announce(), AWAY_AFTER));
-    addEventListener("pagehide", () => {
-      this.#leave();
-      // A stream may not be flushed any more when a page goes; a datagram more likely is.
-      this.#link.publishLossy(topics.here(this.#room), this.#announcement("left"));
-      this.#hidden = true; // the page becomes invisible after this, which is no sign of life
-    });
-    addEventListener("pageshow", () => {
-      this.#hidden = false;
-      this.announce(true);
-    });
+    this.#failed = failed;
+    setInterval(() => this.#count(), COUNT_EVERY);
+    document.addEventListener("visibilitychange", () => this.announce());
+    // A page that goes says so; if that is lost the broker's grace ends the presence.
+    addEventListener("pagehide", () => this.#leave());
+    addEventListener("pageshow", (e) => e.persisted && this.announce());
   }
 
-  /** The others in a room, in the order of their names. */
-  in(room) {
-    return [...this.#people.values()].filter((p) => p.room === room).sort((a, b) => a.name.localeCompare(b.name) || (a.id < b.id ? -1 : 1));
+  /** The others in the room, in the order of their names. */
+  others() {
+    if (!this.#watch) return [];
+    const others = this.#watch.members(topics.room(this.#room)).filter((m) => !this.#link.isMine(m.id));
+    return others.map((m) => ({ id: m.id, ...readPerson(m) })).sort((a, b) => a.name.localeCompare(b.name) || (a.id < b.id ? -1 : 1));
   }
 
   /** The rooms in which somebody is, with how many. */
   rooms() {
-    const counts = new Map();
-    for (const { room } of this.#people.values()) counts.set(room, (counts.get(room) ?? 0) + 1);
-    return counts;
+    return new Map(this.#counts).set(this.#room, this.others().length + 1); // of this one it is known at once
   }
 
-  /** One is in another room now. */
-  enter(room) {
-    if (this.#room && this.#room !== room) this.#leave();
+  /** One is in another room now; resolves when it is told who else is. */
+  async enter(room) {
+    this.#leave();
+    this.#watch?.close();
     this.#room = room;
-    this.announce(true);
+    this.#watch = this.#link.watchPresence(topics.room(room), () => this.#changed(), this.#failed);
+    const { ready } = this.#watch;
+    await Promise.all([ready.catch(() => {}), this.announce()]);
+    void this.#count();
   }
 
-  /** The connection is back. `renamed`: the broker knows nobody from before. */
-  connected(renamed) {
-    if (renamed) {
-      this.#people.clear();
-      this.#changed();
+  /** Tells who one is, and whether one looks at the page. The client repeats it after a reconnect. */
+  async announce() {
+    if (!this.#room) return;
+    try {
+      await this.#link.client.enter(topics.room(this.#room), { name: this.#name(), via: "browser", away: document.hidden });
+    } catch (error) {
+      this.#failed(error);
     }
-    this.announce(true);
-  }
-
-  /** Tells that one is here; with `ask`, everybody else answers. */
-  announce(ask = false) {
-    this.#publish(document.hidden ? "away" : "here", ask);
   }
 
   #leave() {
-    this.#publish("left", false);
+    if (this.#room) this.#link.client.leave(topics.room(this.#room)).catch(() => {}); // then it ends with the connection
   }
 
-  #publish(status, ask) {
-    clearTimeout(this.#answer);
-    this.#answer = undefined;
-    // Without a connection it would only come too late.
-    if (!this.#room || this.#hidden || this.#link.state !== "connected") return;
-    this.#link
-      .publish(topics.here(this.#room), this.#announcement(status, ask))
-      .catch(() => {}); // the next one comes soon; the foot of the page shows the error
-  }
-
-  #announcement(status, ask = false) {
-    return { name: this.#name(), status, via: "browser", ask };
-  }
-
-  #meet(message) {
-    const a = readAnnouncement(message);
-    if (!a || message.publisher === this.#link.id) return;
-    const id = message.publisher;
-    const room = topics.room(message.topic);
-    const before = this.#people.get(id);
-    if (a.status === "left") {
-      if (before?.room === room) this.#people.delete(id);
-    } else if (before || this.#people.size < MAX_PEOPLE) {
-      this.#people.set(id, { id, room, name: a.name, status: a.status, via: a.via, until: Date.now() + HOLDS[a.status] });
+  async #count() {
+    if (document.hidden || this.#link.state !== "connected") return;
+    try {
+      const counts = await this.#link.client.presenceCount(topics.room("*"));
+      this.#counts = new Map([...counts].map(([topic, n]) => [topics.roomOf(topic), n]));
+      this.#changed();
+    } catch (error) {
+      this.#link.lastError = error; // it is asked again
     }
-    if (a.ask && room === this.#room) this.#answer ??= setTimeout(() => this.announce(), Math.random() * ANSWER_MS);
-    this.#changed();
-  }
-
-  #sweep() {
-    const now = Date.now();
-    let gone = false;
-    for (const [id, p] of this.#people) if (p.until < now) gone = this.#people.delete(id);
-    if (gone) this.#changed();
   }
 }

@@ -73,7 +73,7 @@ export class Sidebar {
       const name = item.dataset.key;
       const link = item.firstElementChild;
       const unread = visited.get(name)?.unread ?? 0;
-      const count = (counts.get(name) ?? 0) + (name === current ? 1 : 0);
+      const count = counts.get(name) ?? 0;
       elsewhere += unread;
       if (name === current) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
@@ -93,14 +93,14 @@ export class Sidebar {
 
   /** Shows who is in this room, oneself first. */
   people(room, me, others) {
-    const all = [{ id: "", name: me, status: "here", via: "browser" }, ...others];
+    const all = [{ id: "", name: me, away: false, via: "browser" }, ...others];
     fill(
       byId("people"),
       all,
-      (p) => [p.id, p.name, p.status, p.via].join("\n"),
+      (p) => [p.id, p.name, p.away, p.via].join("\n"),
       (p) => {
-        const note = p.id === "" ? "you" : p.via === "terminal" ? "terminal" : p.status === "away" ? "away" : "";
-        return el("li", { data: { status: p.status } }, avatar(p.name), el("span", { className: "name", textContent: p.name }), ...(note ? [el("small", { textContent: note })] : []));
+        const note = p.id === "" ? "you" : p.via === "terminal" ? "terminal" : p.away ? "away" : "";
+        return el("li", { data: { away: p.away } }, avatar(p.name), el("span", { className: "name", textContent: p.name }), ...(note ? [el("small", { textContent: note })] : []));
       },
     );
     byId("room-name").textContent = `#${room}`;

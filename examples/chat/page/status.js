@@ -4,6 +4,8 @@
 import { byId } from "./dom.js";
 
 const SHOW_EVERY = 500;
+/** The broker is asked how the connection stands after this time. */
+const ASK_EVERY = 5000;
 /** How long it is shown that the connection is back. */
 const BACK_MS = 2500;
 
@@ -16,12 +18,25 @@ export class Status {
   #timer;
   #gone = false; // the connection was there, and was lost
   #link;
+  #health;
 
   /** From now on the foot shows this connection. */
   watch(link) {
     this.#link = link;
     setInterval(() => this.#show(), SHOW_EVERY);
+    setInterval(() => this.#ask(), ASK_EVERY);
+    void this.#ask();
     this.state({ state: link.state });
+  }
+
+  async #ask() {
+    if (document.hidden || this.#link.state !== "connected") return;
+    try {
+      this.#health = await this.#link.client.health();
+    } catch (error) {
+      this.#link.lastError = error; // it is asked again
+    }
+    this.#show();
   }
 
   /** Takes the state of the client. */
@@ -85,13 +100,15 @@ export class Status {
       if (byId(id).textContent !== text) byId(id).textContent = text;
     };
     const { in: received, out, lossyIn, lossyOut, gaps } = link.counts;
-    const size = link.datagramSize;
+    const { rtt, sent, lost } = this.#health ?? {};
+    const trip = rtt === undefined ? "unknown" : `${rtt < 10 ? rtt.toFixed(1) : Math.round(rtt)} ms`;
     this.#state(link.state === "disconnected" || (link.state === "connecting" && this.#gone) ? "reconnecting" : link.state, link.state);
     set("wire-id", link.id);
     set("wire-id-short", link.id.slice(0, 8));
     set("wire-broker", link.url);
-    set("wire-datagrams", size ? `yes, up to ${size} bytes` : "no; typing and pointers go by stream");
-    set("wire-datagrams-short", size ? "yes" : "no");
+    set("wire-trip", trip);
+    set("wire-trip-short", trip);
+    set("wire-packets", sent === undefined ? "unknown" : `${lost} of ${sent}`);
     set("wire-in", `\u2193 ${received + lossyIn}`);
     set("wire-out", `\u2191 ${out + lossyOut}`);
     set("wire-reliable", `${received} in, ${out} out`);

@@ -4,8 +4,10 @@ import { avatar, byId, el } from "./dom.js";
 
 /** Messages of one author within this time stand under one name. */
 const GROUP_MS = 5 * 60_000;
-/** Nearer to the end than this is at the end, in pixels. */
+/** Nearer to the end than this is at the end, in pixels, */
 const NEAR = 60;
+/** and nearer to the beginning than this older messages are fetched. */
+const NEAR_BEGINNING = 80;
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 
@@ -13,7 +15,7 @@ const gapReasons = {
   overflow: "they came faster than this page could take them",
   conflated: "newer ones took their place",
   lost: "the network lost them",
-  reconnect: "the connection was lost meanwhile",
+  reconnect: "the broker began anew meanwhile",
   bus: "they were lost between brokers",
   history: "they are no longer kept",
   expired: "their time was over",
@@ -31,38 +33,47 @@ export class Timeline {
   #scroll = byId("scroll");
   #jump = byId("jump");
   #empty = byId("empty");
+  #older = byId("older");
   #elements = new Map(); // by entry
   #keys = new Map(); // elements by key
   #room;
   #missed = 0; // added while out of sight
   #atEnd = true;
 
-  constructor() {
+  /** `older(room)` is called when older messages are wanted; the change "older" follows. */
+  constructor(older) {
+    this.#older.addEventListener("click", () => older(this.#room));
     this.#jump.addEventListener("click", () => this.toEnd());
     this.#scroll.addEventListener("scroll", () => {
       const s = this.#scroll;
       this.#atEnd = s.scrollHeight - s.scrollTop - s.clientHeight < NEAR;
       if (this.#atEnd) this.#missed = 0;
+      else if (s.scrollTop < NEAR_BEGINNING && this.#room.hasOlder) older(this.#room);
       this.#showJump();
     });
     // The keyboard of a phone, and a banner, make the area smaller.
     new ResizeObserver(() => this.#follow()).observe(this.#scroll);
   }
 
-  /** Shows a room from its beginning. */
+  /** Shows a room, and its end. */
   show(room) {
     this.#room = room;
-    this.#log.ariaBusy = "true"; // what was said before is not read out
-    this.#elements.clear();
-    this.#keys.clear();
-    this.#log.replaceChildren();
     this.#pending.replaceChildren();
-    for (const entry of room.entries) this.#append(this.#log, entry);
+    this.#elements.clear();
+    this.#fill();
     for (const entry of room.pending) this.#append(this.#pending, entry);
-    this.#log.ariaBusy = "false";
     this.#empty.querySelector("h2").textContent = `It is quiet in #${room.name}`;
     this.#showEmpty();
     this.toEnd();
+  }
+
+  /** Shows what was said, from the oldest message that the room has. */
+  #fill() {
+    this.#log.ariaBusy = "true"; // it is not read out
+    this.#keys.clear();
+    this.#log.replaceChildren();
+    for (const entry of this.#room.entries) this.#append(this.#log, entry);
+    this.#log.ariaBusy = "false";
   }
 
   /** Takes a change of the room that is shown: see Room. */
@@ -76,10 +87,17 @@ export class Timeline {
         this.#append(this.#pending, entry, true);
         this.toEnd();
         break;
+      case "older": {
+        const rest = this.#scroll.scrollHeight - this.#scroll.scrollTop;
+        this.#fill();
+        this.#showEmpty();
+        this.#scroll.scrollTop = this.#scroll.scrollHeight - rest; // what is read stays where it is
+        return this.#follow();
+      }
       case "update":
         this.#mark(this.#elements.get(entry), entry);
         break;
-      default: // "settle", "discard", "trim"
+      default: // "settle", "remove"
         this.#take(entry);
     }
     this.#showEmpty();
@@ -116,6 +134,7 @@ export class Timeline {
 
   #showEmpty() {
     this.#empty.hidden = this.#room.entries.length + this.#room.pending.length > 0;
+    this.#older.hidden = !this.#room.hasOlder || !this.#empty.hidden;
   }
 
   #showJump() {
@@ -146,7 +165,7 @@ export class Timeline {
     const name = el("span", { className: "name", textContent: entry.name });
     const item = el(
       "li",
-      { className: same ? "message same" : "message", data: { mine: entry.mine } },
+      { className: same ? "message same" : "message", data: { mine: entry.mine, ...(entry.expires && { fades: "" }) } },
       avatar(entry.name),
       el("p", { className: "by" }, name, ...(entry.mine ? [el("span", { className: "you", textContent: "you" })] : []), time),
       el("p", { className: "text", textContent: entry.text, dir: "auto" }),
@@ -160,24 +179,31 @@ export class Timeline {
   /** Shows how far a message of one's own has come. */
   #mark(item, entry) {
     if (!item) return;
+    if (entry.kind === "unread") item.querySelector("b").textContent = `${entry.count} new`;
+    if (entry.kind !== "message") return;
     const mark = item.querySelector(".mark");
     item.dataset.state = entry.state;
     mark.replaceChildren();
     if (entry.state === "sending") mark.textContent = "Sending";
     if (entry.state === "held") mark.textContent = "Held back until the connection returns";
+    if (entry.state === "sent" && entry.expires) mark.textContent = "Fades";
     if (entry.state !== "failed") return;
     const { codeName, code, message } = entry.error;
-    const what = codeName === "connection_lost" ? "The connection was lost before the answer; it may have arrived." : "Not sent.";
     mark.append(
-      el("span", { textContent: what, title: message }),
+      el("span", { textContent: "Not sent.", title: message }),
       el("code", { textContent: codeName ? `${codeName} ${code}` : message }),
       el("button", { type: "button", textContent: "Send again", onclick: () => this.#room.again(entry) }),
       el("button", { type: "button", textContent: "Discard", onclick: () => this.#room.discard(entry) }),
     );
   }
 
-  /** A line between messages: a gap, or the end of the room. */
+  /** A line between messages: a gap, where one was away, or the end of the room. */
   #line(entry) {
+    if (entry.kind === "unread") {
+      const item = el("li", { className: "line unread" }, el("span", {}, el("b")));
+      this.#mark(item, entry);
+      return item;
+    }
     if (entry.kind === "end") return el("li", { className: "line end" }, el("span", {}, entry.text, " ", el("code", { textContent: entry.code })));
     const why = gapReasons[entry.reason];
     return el("li", { className: "line gap" }, el("span", {}, el("b", { textContent: gapText(entry) }), why ? ` · ${why}` : ""));

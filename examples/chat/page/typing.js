@@ -15,7 +15,7 @@ export class Typing {
   #element;
   #room;
   #subscription;
-  #people = new Map(); // by publisher
+  #people = new Map(); // by publisher, which the broker vouches for
   #told = 0; // when one told that one writes; 0: one does not
 
   constructor(link, name, element) {
@@ -32,8 +32,8 @@ export class Typing {
     this.#people.clear();
     this.#told = 0;
     this.#subscription = this.#link.subscribe(
-      topics.typing(room, "*"),
-      { class: "sequenced", priority: PRIORITY },
+      topics.typing(room),
+      { class: "sequenced", noEcho: true, priority: PRIORITY },
       (item) => item.kind === "message" && this.#take(item), // the newest tells all: gaps do not matter
       failed,
     );
@@ -60,13 +60,13 @@ export class Typing {
   }
 
   #publish(typing) {
-    this.#link.publishLossy(topics.typing(this.#room, this.#link.id), { name: this.#name(), typing });
+    this.#link.publishLossy(topics.typing(this.#room), { name: this.#name(), typing });
   }
 
   #take(message) {
     const t = readTyping(message);
     const id = message.publisher;
-    if (!t || id === this.#link.id) return;
+    if (!t) return;
     if (!t.typing) this.#people.delete(id);
     else if (this.#people.has(id) || this.#people.size < MAX_SHOWN) this.#people.set(id, { name: t.name, until: Date.now() + HOLDS_MS });
     this.#show();
