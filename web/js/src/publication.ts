@@ -19,6 +19,8 @@ export interface Publishing extends Outgoing {
   readonly since: number;
   /** Its number among those of the topic, once it was sent (PROTOCOL §7.6). */
   sequence: number;
+  /** When it was sent first; 0: it was not. */
+  sent: number;
   /** The client id under which it was sent. */
   client: string;
   /** Whether its caller waits no more. */

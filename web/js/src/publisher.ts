@@ -19,6 +19,11 @@ const REPEAT_MS = 10_000;
 const IDLE_MS = 30_000;
 /** How often both are looked at. */
 const SWEEP_MS = 5000;
+/**
+ * What was sent this long ago is not sent again: brokers remember for so long what they
+ * have published, unless they are told otherwise.
+ */
+const REMEMBERED_MS = 120_000;
 /** Payload bytes that may wait on a connection, of all topics together. */
 const MAX_WAITING = 16 << 20;
 /** The same without a connection, unless the application says otherwise. */
@@ -63,8 +68,8 @@ class TopicPublisher {
  * Publishes for a client, across its connections. A message that was not sent
  * when a connection is lost is sent on the next one. One that was sent and has no
  * answer is sent again, under the same sequence, so that the broker knows it, if the
- * client was given its id again, or if it has an idempotency key; else it is lost to
- * knowledge: `connection_lost`.
+ * client was given its id again within two minutes, or if it has an idempotency key;
+ * else it is lost to knowledge: `connection_lost`.
  */
 export class Publisher {
   readonly #drops: Drops;
@@ -123,6 +128,7 @@ export class Publisher {
         ...outgoing,
         since: Date.now(),
         sequence: 0,
+        sent: 0,
         client: "",
         settled: false,
         resolve: (p) => (settle(), resolve(p)),
@@ -194,13 +200,15 @@ export class Publisher {
 
   /** Whether a message was sent and cannot be sent again: the broker would not know it. */
   #isLost(c: Connection, m: Publishing): boolean {
-    return m.sequence > 0 && m.client !== c.id && !m.id;
+    const known = m.client === c.id && Date.now() - m.sent < REMEMBERED_MS;
+    return m.sequence > 0 && !known && !m.id;
   }
 
   /** Gives a message the sequence under which it is sent. */
   #number(c: Connection, t: TopicPublisher, m: Publishing): number {
     if (m.client !== c.id) m.sequence = 0; // another publisher has another count
     m.client = c.id;
+    m.sent ||= Date.now();
     m.sequence ||= t.sequence = Math.max(t.sequence + 1, t.publication?.next ?? 0);
     return m.sequence;
   }

@@ -399,6 +399,20 @@ describe("waiting", () => {
     expect((await kept).offset).toBe(6);
   });
 
+  test("so it has when the broker may have forgotten it", async () => {
+    const { broker, client, session } = await connected();
+    const stream = await publication(session, () => client.publish("a", large));
+    const lost = expect(client.publish("a", 1)).rejects.toThrow(coded("connection_lost"));
+    await publish(stream);
+    const now = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 120_000);
+    session.lose();
+    const next = await broker.session();
+    await next.hello();
+    next.welcome(); // the same id
+    await lost;
+    now.mockRestore();
+  });
+
   test("a hole among what is sent again is a new stream", async () => {
     const { broker, client, session } = await connected();
     const stream = await publication(session, () => client.publish("a", large));
