@@ -95,7 +95,7 @@ func contract(t *testing.T, env string, o Options) {
 			t.Error(err)
 		}
 	})
-	absent := make(map[string]int)
+	absent, together := make(map[string]int), make(map[string]int)
 	unique := env[:1] + strconv.FormatInt(time.Now().UnixMilli(), 36)
 	for _, s := range loadScenarios(t, unique) {
 		if why, not := s.absent(env); not {
@@ -103,9 +103,17 @@ func contract(t *testing.T, env string, o Options) {
 			t.Logf("not in %s: %s: %s", env, s.Name, why)
 			continue
 		}
+		if s.Together != "" {
+			together[s.Together]++
+		}
 		t.Run(s.Name, func(t *testing.T) { runScenario(t, w, s) })
 	}
 	for _, why := range slices.Sorted(maps.Keys(absent)) {
 		t.Logf("%d scenarios are not run in %s: %s", absent[why], env, why)
+	}
+	for _, why := range slices.Sorted(maps.Keys(together)) {
+		if o.NATS != "" {
+			t.Logf("%d scenarios have all clients on one broker of %s: %s", together[why], env, why)
+		}
 	}
 }

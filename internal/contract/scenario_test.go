@@ -19,7 +19,8 @@ type scenario struct {
 	Name string `json:"name"`
 	// Points are those of the list of capabilities in testdata/README.md.
 	Points []int `json:"points"`
-	// Together says why all clients must be on one broker.
+	// Together says why all clients must be on one broker; testdata/together.json
+	// names for each reason the scenario that says what holds across brokers.
 	Together string `json:"together"`
 	// Not says why an environment does not have what the scenario shows, and Instead
 	// names the one that asserts what it has.
@@ -109,6 +110,21 @@ func loadScenarios(t *testing.T, unique string) []scenario {
 	return all
 }
 
+// acrossBrokers names, for each reason to have all clients on one broker, the scenario
+// that says what holds across brokers.
+func acrossBrokers(t *testing.T) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile("testdata/together.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var across map[string]string
+	if err := json.Unmarshal(b, &across); err != nil {
+		t.Fatal(err)
+	}
+	return across
+}
+
 // points is how many capabilities there are, each of which two scenarios show.
 const points = 16
 
@@ -141,6 +157,16 @@ func TestScenariosAreComplete(t *testing.T) {
 	}
 	for p := range shown {
 		t.Errorf("there is no capability %d", p)
+	}
+	across := acrossBrokers(t)
+	for _, s := range all {
+		if s.Together == "" {
+			continue
+		}
+		other, ok := names[across[s.Together]]
+		if _, absent := other.absent("nats"); !ok || absent || other.Together != "" {
+			t.Errorf("%q has its clients together because %q, and no scenario over NATS says what holds across brokers", s.Name, s.Together)
+		}
 	}
 	for _, s := range all {
 		for env, why := range s.Only {

@@ -97,14 +97,14 @@ export const requestSteps = {
   ),
 
   expectShared: step(
-    "subs count value atLeast",
-    async (run, f: { subs: string[]; count: number; value: Json; atLeast?: number }) => {
+    "subs count value atLeast others",
+    async (run, f: { subs: string[]; count: number; value: Json; atLeast?: number; others?: boolean }) => {
       const left = new Set(Array.from({ length: f.count }, (_, i) => i + 1));
       let wrong: string | undefined;
       await readAll(run, f.subs, (sub, item) => {
         const n = [...left].find((x) => holds(() => checkItem(run, { value: f.value }, x, item)));
-        if (n === undefined) wrong = `${sub} got ${describe(item)}, which is none of those that were left`;
-        else left.delete(n);
+        if (n === undefined && !f.others) wrong = `${sub} got ${describe(item)}, which is none of those that were left`;
+        if (n !== undefined) left.delete(n);
         return wrong !== undefined || f.count - left.size >= (f.atLeast ?? f.count);
       });
       if (wrong) mismatch(wrong);
