@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -138,6 +139,9 @@ type presenceEvent struct {
 type expectPresenceFields struct {
 	Watch  string          `json:"watch"`
 	Events []presenceEvent `json:"events"`
+	// Among: others may come between them. AnyOrder: they may come in any order.
+	Among    bool `json:"among"`
+	AnyOrder bool `json:"anyOrder"`
 }
 
 // expectPresence takes events, which must be these.
@@ -148,30 +152,47 @@ func (r *run) expectPresence(ctx context.Context, f expectPresenceFields) error 
 	if w == nil {
 		return mismatchf("there is no watch %q", f.Watch)
 	}
-	for _, wanted := range f.Events {
-		type answer struct {
-			event client.PresenceEvent
-			err   error
-			ok    bool
+	left := slices.Clone(f.Events)
+	for len(left) > 0 {
+		e, err := r.nextEvent(ctx, w)
+		if err != nil {
+			return mismatchf("%v; want %s", err, show(left[0]))
 		}
-		answers := make(chan answer, 1)
-		r.wg.Go(func() {
-			e, err, ok := w.next()
-			answers <- answer{e, err, ok}
-		})
-		select {
-		case a := <-answers:
-			if a.err != nil || !a.ok {
-				return mismatchf("the watch has ended: %v", a.err)
-			}
-			if err := r.checkPresence(wanted, a.event); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return mismatchf("no event came; want %s", show(wanted))
+		at, err := 0, r.checkPresence(left[0], e)
+		for f.AnyOrder && err != nil && at+1 < len(left) {
+			at++
+			err = r.checkPresence(left[at], e)
+		}
+		if err == nil {
+			left = slices.Delete(left, at, at+1)
+		} else if !f.Among {
+			return err
 		}
 	}
 	return nil
+}
+
+// nextEvent is the next event of a watch.
+func (r *run) nextEvent(ctx context.Context, w *watcher) (client.PresenceEvent, error) {
+	type answer struct {
+		event client.PresenceEvent
+		err   error
+		ok    bool
+	}
+	answers := make(chan answer, 1)
+	r.wg.Go(func() {
+		e, err, ok := w.next()
+		answers <- answer{e, err, ok}
+	})
+	select {
+	case a := <-answers:
+		if a.err != nil || !a.ok {
+			return a.event, mismatchf("the watch has ended: %v", a.err)
+		}
+		return a.event, nil
+	case <-ctx.Done():
+		return client.PresenceEvent{}, mismatchf("no event came")
+	}
 }
 
 func (r *run) checkPresence(wanted presenceEvent, e client.PresenceEvent) error {

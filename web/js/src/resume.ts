@@ -9,7 +9,7 @@ import type { Announced, TopicState } from "./sequence.js";
 
 /** A gap of which the client learns when it is back. */
 function away(topic: string | undefined, from?: Position, to?: Position): Gap {
-  const count = from && to && from.epoch === to.epoch ? to.offset - from.offset : undefined;
+  const count = from && to && to.offset - from.offset;
   return { kind: "gap", topic, from, to, reason: "reconnect", count };
 }
 
@@ -84,7 +84,8 @@ export class Resume {
     const to = { epoch, offset };
     this.#keep(name, to);
     if (!from || (from.epoch === epoch && offset <= from.offset)) return undefined;
-    return away(name, from, to);
+    // Positions of two epochs cannot be compared, so nobody knows how far it goes.
+    return away(name, from, from.epoch === epoch ? to : undefined);
   }
 
   #keep(topic: string, p: Position): void {

@@ -79,7 +79,7 @@ describe("a subscription begins", () => {
     const subscription = client.subscribe("a", { from: { position: at } });
     expect(subscription.position).toEqual(at);
     (await serve(session, 0, 1)).send(message({ offset: 1 }));
-    expect(await take(subscription, 2)).toEqual(["[a 4-0 reconnect]", "a1"]);
+    expect(await take(subscription, 2)).toEqual(["[a 4-? reconnect]", "a1"]);
   });
 
   test("with messages that are replayed and others that are not", async () => {
@@ -141,7 +141,7 @@ describe("after a reconnect a subscription to one topic", () => {
       message({ offset: 1 }),
       message({ offset: 2 }),
     );
-    expect(await take(subscription, 3)).toEqual(["[a 5-0 reconnect]", "a1", "a2"]);
+    expect(await take(subscription, 3)).toEqual(["[a 5-? reconnect]", "a1", "a2"]);
     expect(subscription.position).toEqual({ epoch: 8, offset: 2 });
   });
 
@@ -211,7 +211,7 @@ describe("after a reconnect a subscription to a pattern", () => {
       topic(4, "a.z", 1, 0),
       message({ topic: 4, offset: 1 }),
     );
-    expect(await take(subscription, 4)).toEqual(["[a.y 1-0 reconnect]", "a.y1", "a.x13", "a.z1"]);
+    expect(await take(subscription, 4)).toEqual(["[a.y 1-? reconnect]", "a.y1", "a.x13", "a.z1"]);
     const third = await again(c, next, { base: BASE });
     const positionsThen = [["a.y", 7, 1], ["a.x", 5, 13], ["a.z", 1, 1]];
     expect((await third.subscription()).subscribe.from).toEqual([4, 100, positionsThen]);

@@ -24,6 +24,13 @@ function checkEvent(run: Run, w: WantEvent, e: PresenceEvent | Gap): void {
 
 type Watch = AsyncGenerator<PresenceEvent | Gap>;
 
+interface ExpectFields {
+  watch?: string;
+  events: WantEvent[];
+  among?: boolean;
+  anyOrder?: boolean;
+}
+
 interface SubHealth {
   bytes?: number | [number, number];
   messages?: number | [number, number];
@@ -64,11 +71,24 @@ export const presenceSteps = {
     run.kept.set(`watch ${f.as}`, watch[Symbol.asyncIterator]());
   }),
 
-  expectPresence: step("watch events", async (run, f: { watch?: string; events: WantEvent[] }) => {
+  expectPresence: step("watch events among anyOrder", async (run, f: ExpectFields) => {
     const watch = (run.kept.get(`watch ${f.watch}`) as Watch | undefined) ?? mismatch(`there is no watch ${f.watch}`);
-    for (const w of f.events) {
-      const { value } = await limited(watch.next(), () => `no event came; want ${show(w)}`);
-      checkEvent(run, w, value ?? mismatch("the watch has ended"));
+    const left = [...f.events];
+    while (left.length > 0) {
+      const { value } = await limited(watch.next(), () => `no event came; want ${show(left[0])}`);
+      const event = value ?? mismatch("the watch has ended");
+      let first: unknown;
+      const at = (f.anyOrder ? left : left.slice(0, 1)).findIndex((w) => {
+        try {
+          checkEvent(run, w, event);
+          return true;
+        } catch (e) {
+          first ??= e;
+          return false;
+        }
+      });
+      if (at >= 0) left.splice(at, 1);
+      else if (!f.among) throw first;
     }
   }),
 
