@@ -45,7 +45,7 @@ func (r *run) health(ctx context.Context, f healthFields) error {
 					return err
 				}
 				if n, ok := got[what]; !ok || n < least || n > most {
-					return mismatchf("%s of %q is %d; want %s", what, name, n, wanted)
+					return mismatchf("%s of %q is %d; want %s (%+v)", what, name, n, wanted, sh)
 				}
 			}
 		}

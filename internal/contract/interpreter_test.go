@@ -225,15 +225,22 @@ func (r *run) idOf(name string) uuid.UUID {
 func eventually(ctx context.Context, f func() error) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		err := f()
-		if _, ok := errors.AsType[mismatch](err); !ok || ctx.Err() != nil {
+		_, again := errors.AsType[mismatch](err)
+		switch {
+		case again && ctx.Err() == nil:
+			last = err
+		case ctx.Err() != nil && last != nil:
+			return last
+		default:
 			return err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return err
+			return last
 		}
 	}
 }
