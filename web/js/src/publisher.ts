@@ -24,7 +24,7 @@ const SWEEP_MS = 5000;
  * have published, unless they are told otherwise.
  */
 const REMEMBERED_MS = 120_000;
-/** Payload bytes that may wait on a connection, of all topics together. */
+/** Bytes of messages that may wait on a connection, of all topics together. */
 const MAX_WAITING = 16 << 20;
 /** The same without a connection, unless the application says otherwise. */
 const MAX_OFFLINE = 1 << 20;
@@ -32,12 +32,17 @@ const MAX_OFFLINE = 1 << 20;
 /** What becomes of messages that are published while there is no connection. */
 export interface OfflineOptions {
   /**
-   * The payload bytes that may wait for the next connection, in order; 1 MiB by
-   * default. Beyond, publishing rejects with `queue_full`.
+   * The bytes that may wait for the next connection, in order, 64 a message beside what
+   * it carries; 1 MiB by default. Beyond, publishing rejects with `queue_full`.
    */
   maxBytes?: number;
   /** Let nothing wait: publishing rejects at once with `offline`. */
   refuse?: boolean;
+}
+
+/** What a message counts for while it waits: an empty one takes memory too. */
+function sizeOf({ data, key, id, headers }: Outgoing): number {
+  return 62 + data.length + [key, id, headers].join().length; // two commas
 }
 
 /** What is published to one topic. */
@@ -114,7 +119,7 @@ export class Publisher {
     const connected = this.#connection && !this.#connection.error;
     if (!connected && this.#offline.refuse) return fail("offline");
     const most = connected ? MAX_WAITING : (this.#offline.maxBytes ?? MAX_OFFLINE);
-    const size = messages.reduce((n, m) => n + m.data.length, this.#waiting);
+    const size = messages.reduce((n, m) => n + sizeOf(m), this.#waiting);
     return size > most ? fail("queue_full", `${most} bytes wait`) : undefined;
   }
 
@@ -139,7 +144,7 @@ export class Publisher {
           else reject(e);
         },
       };
-      this.#waiting += m.data.length;
+      this.#waiting += sizeOf(m);
       t.waiting.push(m);
       const stop = onAbort(signal, (error) => {
         m.settled = true;
@@ -178,12 +183,12 @@ export class Publisher {
     const i = t.waiting.indexOf(m);
     if (i < 0) return;
     t.waiting.splice(i, 1);
-    this.#waiting -= m.data.length;
+    this.#waiting -= sizeOf(m);
   }
 
   #take(t: TopicPublisher): Publishing | undefined {
     const m = t.waiting.shift();
-    if (m) this.#waiting -= m.data.length;
+    if (m) this.#waiting -= sizeOf(m);
     return m;
   }
 
@@ -194,7 +199,7 @@ export class Publisher {
       for (const m of again) m.reject(unanswered(this.#error));
       return;
     }
-    for (const m of again) this.#waiting += m.data.length;
+    for (const m of again) this.#waiting += sizeOf(m);
     t.waiting.unshift(...again);
   }
 

@@ -21,6 +21,9 @@ export type Mark =
 /** What waits: a message, a gap that the broker or a reconnect gave, or a mark. */
 export type Entry = Arrival | Gap | Mark;
 
+/** A gap of which nothing is known. */
+const unknown = { kind: "gap", topic: undefined, from: undefined, to: undefined, count: undefined } as const;
+
 interface Waiter {
   resolve(entry: Entry | undefined): void;
   reject(error: TidewireError): void;
@@ -51,6 +54,7 @@ export class ItemQueue {
   #replaceable = 0; // of those that wait
   #gaps = 0; // of those that wait
   #next: Arrival | undefined; // a message whose gap was handed out before it
+  #missed: Gap | undefined; // what gave way, and no message that waits tells of
   #waiters: Waiter[] = [];
   #ended = false;
   #error: TidewireError | undefined;
@@ -95,10 +99,28 @@ export class ItemQueue {
     const count = old.conflated + 1;
     const next = waits.find((e, i) => i > waits.indexOf(old) && e.topic === old.topic);
     if (next) next.conflated += count;
-    else old.topic.dropped += count;
+    else if (old.topic === topic) old.topic.dropped += count;
+    else this.#miss(old, count);
     this.#replaceable--;
     this.#entries.splice(this.#entries.indexOf(old, this.#head), 1);
     this.drop(old, "queue");
+  }
+
+  /**
+   * Takes note of messages up to one that gives way to those of other topics. Perhaps
+   * none of its topic follows, so it is told before everything that waits.
+   */
+  #miss({ topic: t, frame, lostFrom }: Arrival, count: number): void {
+    if (t.class === UNRELIABLE) return;
+    t.taken = Math.max(t.taken, frame.offset);
+    const m = this.#missed;
+    const before = m ? m.count : 0;
+    this.#missed = {
+      ...unknown,
+      topic: !m || m.topic === t.name ? t.name : undefined,
+      reason: "overflow",
+      count: lostFrom === undefined && before !== undefined ? before + count : undefined,
+    };
   }
 
   /** Puts a mark in, where marks are of use. */
@@ -114,7 +136,7 @@ export class ItemQueue {
   clear(): void {
     this.#entries = [];
     this.#head = this.#replaceable = this.#gaps = this.waiting = 0;
-    this.#next = undefined;
+    this.#next = this.#missed = undefined;
   }
 
   /**
@@ -131,8 +153,7 @@ export class ItemQueue {
       this.#push(g);
     } else {
       const i = this.#entries.findLastIndex((e) => e.kind === "gap");
-      const unknown = { topic: undefined, from: undefined, to: undefined, count: undefined };
-      this.#entries[i] = { kind: "gap", ...unknown, reason: "unknown" };
+      this.#entries[i] = { ...unknown, reason: "unknown" };
     }
   }
 
@@ -154,6 +175,9 @@ export class ItemQueue {
     let a = this.#next;
     this.#next = undefined;
     if (!a) {
+      const missed = this.#missed;
+      this.#missed = undefined;
+      if (missed) return missed;
       const entry = this.#entries[this.#head];
       if (!entry) return undefined;
       this.#head++;

@@ -28,6 +28,8 @@ export interface RequestManyOptions extends RequestOptions {
 
 const DEFAULT_TIMEOUT = 5000;
 const DEFAULT_MAX = 100;
+/** Bytes of replies that may wait for the application; a request with more ends. */
+const MAX_WAITING = 4 << 20;
 
 /**
  * Sends a request when there is a connection, and yields the replies until there are
@@ -46,7 +48,8 @@ export async function* replies<T>(
   checkLabel("a key", o.key, MAX_KEY);
   const payload = { ...encodePayload(value, o.encoding), key: o.key, headers: headerList(o.headers) };
   const begun = Date.now();
-  const waiting: Reply<T>[] = []; // as many as `max`, at most
+  const waiting: Reply<T>[] = [];
+  let bytes = 0; // of these
   const stop = new AbortController();
   let over = false;
   let any = false;
@@ -71,6 +74,11 @@ export async function* replies<T>(
     await c.request(
       { ...payload, topic, timeout: left, limit: max },
       (r) => {
+        bytes += r.data.length;
+        if (bytes > MAX_WAITING) {
+          end(fail("queue_full"));
+          return stop.abort();
+        }
         waiting.push(new Reply<T>(r));
         wake();
       },
@@ -83,6 +91,7 @@ export async function* replies<T>(
       const next = waiting.shift();
       if (next) {
         any = true;
+        bytes -= next.data.length;
         yield next;
       } else if (over) break;
       else await new Promise<void>((resolve) => (wake = resolve));

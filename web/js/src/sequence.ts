@@ -334,10 +334,12 @@ export class Sequence {
     if (one && epoch === one.epoch && this.#ordered && one.class !== UNRELIABLE) {
       this.#tell(one, g.from ?? 0);
     }
+    // It may begin before what has come: what was sent by datagram and did not arrive.
+    const from = one && g.from !== undefined && epoch === one.epoch ? Math.max(g.from, one.last) : g.from;
     this.#sink.gap({
       kind: "gap",
       topic: one?.name,
-      from: position(epoch, g.from),
+      from: position(epoch, from),
       to: position(epoch, g.to),
       reason: gapReason(g.reason),
       count: g.count,

@@ -484,9 +484,10 @@ describe("waiting", () => {
     const { client, session } = await connected({ offline: { maxBytes: 3 << 20 } });
     session.lose();
     await until(() => expect(client.state).not.toBe("connected"));
-    const mib = new Uint8Array(1 << 20);
+    const mib = new Uint8Array((1 << 20) - 64);
     const waiting = Array.from({ length: 3 }, () => client.publish("a", mib));
-    await expect(client.publish("b", "x")).rejects.toThrow(coded("queue_full", { remote: false }));
+    const empty = new Uint8Array(0);
+    await expect(client.publish("b", empty)).rejects.toThrow(coded("queue_full", { remote: false }));
     const refused = waiting.map((p) => expect(p).rejects.toThrow(coded("closed")));
     await client.close();
     await Promise.all(refused);

@@ -161,6 +161,19 @@ describe("requestMany", () => {
     await expect(none).rejects.toThrow(coded("request_timeout"));
   });
 
+  test("ends when more replies wait than may, in bytes", async () => {
+    const { client, session } = await connected();
+    const replies = client.requestMany("svc", 1)[Symbol.asyncIterator]();
+    const first = replies.next();
+    const { number } = await request(session);
+    respond(session, number, "x");
+    expect((await first).value?.value).toBe("x");
+    for (let i = 0; i <= 16; i++) respond(session, number, "x".repeat(256 << 10));
+    expect(frames.parseCancel(await session.control.want(Type.CANCEL)).number).toBe(number);
+    for (let i = 0; i < 16; i++) expect((await replies.next()).done).toBe(false);
+    await expect(replies.next()).rejects.toThrow(coded("queue_full"));
+  });
+
   test("leaving the loop cancels it", async () => {
     const { client, session } = await connected();
     const first = (async () => {

@@ -65,6 +65,24 @@ function short(g: Gap): string {
 }
 
 describe("reliable", () => {
+  test("a gap begins behind what has come", async () => {
+    const s = new Script("reliable");
+    s.stream(11);
+    s.gap({ epoch: 7, from: 0, to: 13, reason: 3 });
+    s.stream(14);
+    expect(await s.got()).toBe("a11 [a 11-13 lost] a14");
+  });
+
+  test("what gives way to messages of other topics is told", async () => {
+    const s = new Script("reliable");
+    for (let topic = 2; topic <= 66; topic++) {
+      s.announce(topic, `t${topic}`, 8, 0);
+      s.datagram(1, { topic, reliable: 0 });
+    }
+    s.datagram(2, { topic: 66, reliable: 0 });
+    expect(await s.got()).toMatch(/^\[t2 \?-\? overflow 1\] t31~ .* \[t66 0-1 conflated 1\] t662~$/);
+  });
+
   test("messages in order", async () => {
     const s = new Script("reliable");
     s.stream(11);
