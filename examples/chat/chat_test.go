@@ -430,7 +430,10 @@ func TestRestart(t *testing.T) {
 	}
 	ada := c.join(t, "Ada", "lobby")
 	ada.writes("before")
+	eve := c.join(t, "Eve", "lobby")
+	ada.sees("+ Eve is here")
 	c.stop()
+	eve.stop() // and so does not come back
 	ada.sees("the connection is lost")
 	ada.writes("written meanwhile")
 	ada.writes("and this")
@@ -439,7 +442,7 @@ func TestRestart(t *testing.T) {
 	if err != nil || after.URL != before.URL || after.Hash == before.Hash {
 		t.Errorf("the server at %s is now at %s, %v", before.URL, after.URL, err)
 	}
-	ada.sees("connected again", "some messages could not be kept")
+	ada.sees("connected again", "some messages could not be kept", "- Eve has left")
 	bob := c.join(t, "Bob", "lobby")
 	ada.sees("+ Bob is here")
 	bob.sees("Ada: written meanwhile")

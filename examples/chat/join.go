@@ -329,13 +329,8 @@ func (t *terminal) meet(ctx context.Context, watch *client.PresenceWatch) error 
 		if err != nil {
 			return err
 		}
-		if e.Kind == client.PresenceGap {
-			if err := t.compare(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		if e.Member.Client != t.client.ID() {
+		// After a gap the watch itself tells who came and left meanwhile.
+		if e.Kind != client.PresenceGap && e.Member.Client != t.client.ID() {
 			t.met(e)
 		}
 	}
@@ -366,28 +361,6 @@ func (t *terminal) met(e client.PresenceEvent) {
 	case before != name:
 		t.screen.Printf("* %s is now %s", before, name)
 	}
-}
-
-// compare asks who is there, where it was not told who came and went meanwhile:
-// those who came are told of anyway.
-func (t *terminal) compare(ctx context.Context) error {
-	members, err := t.client.Presence(ctx, presenceTopic(t.room))
-	if err != nil {
-		return err
-	}
-	var gone []string
-	t.mu.Lock()
-	for id, name := range t.people {
-		if !slices.ContainsFunc(members, func(m client.Member) bool { return m.Client == id }) {
-			delete(t.people, id)
-			gone = append(gone, name)
-		}
-	}
-	t.mu.Unlock()
-	for _, name := range gone {
-		t.screen.Printf("- %s is gone", name)
-	}
-	return nil
 }
 
 // who prints who is there.

@@ -305,6 +305,8 @@ export const scenes = {
     const clara = stopLater(await joinFromTerminal(server, "clara", "lobby"));
     await reads(ada, "#room-people", "5 here");
     await reads(ada, '#rooms a[href="#ideas"] .count', "1");
+    await says(ada, "/topic Out on the spring tide");
+    for (const page of [ben, noor, ines]) await reads(page, "#room-about", "Out on the spring tide");
     // Ada has been in the other room, so she is told of what is said there.
     await ada.locator('#rooms a[href="#ideas"]').click();
     await ada.locator("#stage[data-ready=ideas]").waitFor();
