@@ -48,3 +48,30 @@ func TestCreditAboveTheBrokers(t *testing.T) {
 		}
 	})
 }
+
+// A member of a group that asks for more credit than the broker gives gets on.
+func TestGroupCreditAboveTheBrokers(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, n network) {
+		const messages = 50
+		b := newBroker(t, n, broker.Config{Limits: codec.Limits{SubscriptionCredit: 1000}})
+		c := dial(t, n)
+		sub, err := c.Subscribe(t.Context(), "jobs", &client.SubscribeOptions{Group: "g", Credit: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range messages {
+			if _, err := b.Publish(t.Context(), "jobs", make([]byte, 100), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := 0
+		for _, err := range sub.Messages(within(t)) {
+			if err != nil {
+				t.Fatalf("after %d messages: %v", got, err)
+			}
+			if got++; got == messages {
+				break
+			}
+		}
+	})
+}

@@ -29,8 +29,7 @@ type groupMember struct {
 	sub    *subscription
 	key    poolKey
 	filter codec.Filter
-	base   uint64 // the credit that SUBSCRIBE gave; FLOW counts from it
-	credit uint64 // bytes that it may hold unfinished
+	credit uint64 // in force: bytes that it may hold unfinished; FLOW counts from it
 
 	pool atomic.Pointer[pool] // nil before join
 	left bool                 // guarded by groups.mu
@@ -56,7 +55,6 @@ func newMember(sub *subscription, f codec.Subscribe, limit uint64) (*groupMember
 		sub:    sub,
 		key:    poolKey{f.Group, f.Pattern, filter.String()},
 		filter: f.Filter,
-		base:   f.Credit,
 		credit: min(f.Credit, limit),
 		full:   true, // until SUBSCRIBED is on its way
 	}, nil

@@ -153,13 +153,13 @@ func (p *pool) ready(m *groupMember) {
 func (p *pool) consumed(m *groupMember, limit uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if limit <= m.base {
+	if limit <= m.credit {
 		return
 	}
 	var released uint64
 	for len(m.tickets) > 0 {
 		n := m.tickets[0].size()
-		if m.finished+n > limit-m.base {
+		if m.finished+n > limit-m.credit {
 			break
 		}
 		m.finished += n
