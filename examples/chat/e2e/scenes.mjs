@@ -237,6 +237,36 @@ export const scenes = {
     await reads(ada, "#room-people", "2 here");
   },
 
+  async "more was said than is kept: a gap that tells how much is missing"({ visit, picture, stopLater }) {
+    const server = stopLater(await serve());
+    const ada = await visit(server, "Ada");
+    const ben = await visit(server, "Ben");
+    await says(ada, "before");
+    await sees(ben, "before");
+    await ada.evaluate(() => globalThis.network.cut());
+    await reads(ada, "#banner[data-tone=wait]", "connection is lost");
+    // A program that says more than a room's history holds in bytes.
+    const waves = 80;
+    await ben.evaluate(async (n) => {
+      const [{ connect }, { url, hash }] = await Promise.all([import("/tidewire.js"), fetch("/config.json").then((r) => r.json())]);
+      const program = await connect(url, { certificateHashes: [hash] });
+      const filler = "~".repeat(15 << 10);
+      await program.publishBatch("chat.lobby.messages", Array.from({ length: n }, (_, i) => ({ value: { name: "Storm", text: `wave ${i + 1}`, filler } })));
+      await program.close();
+    }, waves);
+    await sees(ben, `wave ${waves}`);
+    await ada.evaluate(() => globalThis.network.mend());
+    await sees(ada, `wave ${waves}`);
+    await reads(ada, ".line.gap", "could not be kept");
+    await picture(ada, "history-gap");
+    const gap = await ada.locator(".line.gap").textContent();
+    const missing = Number(/^(\d+) messages could not be kept · they are no longer kept$/.exec(gap)?.[1]);
+    assert.ok(missing > 0 && missing < waves, gap);
+    const rest = Array.from({ length: waves - missing }, (_, i) => `wave ${missing + i + 1}`);
+    assert.deepEqual(await shown(ada), ["before", ...rest], "what the gap tells is what is missing");
+    await reads(ada, ".line.unread", `${rest.length} new`);
+  },
+
   async "nobody looks: away, and unread"({ visit, picture, stopLater }) {
     const server = stopLater(await serve());
     const ada = await visit(server, "Ada");
