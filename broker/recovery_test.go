@@ -125,7 +125,7 @@ func onStage(t *testing.T, config broker.Config, play func(t *testing.T, s *stag
 // lossy one, "=k" for a last value of the key k, "-k" to clear it.
 func (s *stage) publish(topic, words string) {
 	s.t.Helper()
-	for _, word := range strings.Fields(words) {
+	for word := range strings.FieldsSeq(words) {
 		var err error
 		switch word[0] {
 		case '~':
@@ -299,14 +299,15 @@ func TestOverflowIsPaid(t *testing.T) {
 		for _, number := range []uint64{1, 2} {
 			s.peer.control.send(codec.AppendFlow(nil, codec.Flow{Subscription: number, Limit: 1 << 20}))
 		}
-		want := "2"
+		var want strings.Builder
+		want.WriteString("2")
 		for i := 3; i <= messages; i++ {
-			want += fmt.Sprint(", ", i)
+			want.WriteString(fmt.Sprint(", ", i))
 		}
-		if got := slow.transcript(t); got != want {
+		if got := slow.transcript(t); got != want.String() {
 			t.Errorf("with credit came %s", got)
 		}
-		if got := many.transcript(t); got != "subscribed, x 0, 1, "+want {
+		if got := many.transcript(t); got != "subscribed, x 0, 1, "+want.String() {
 			t.Errorf("of the pattern came %s", got)
 		}
 		if n := s.b.Stats().Dropped[broker.DropOverflow]; n != 0 {

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -102,12 +103,7 @@ func (c *Condition) holds(h Headers) bool {
 }
 
 func (c *Condition) any(f func(string) bool) bool {
-	for _, v := range c.Values {
-		if f(v) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.Values, f)
 }
 
 // decimal reads a decimal number with an optional sign and fraction, and nothing

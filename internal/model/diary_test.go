@@ -78,15 +78,6 @@ func (d *diary) isEnded() bool {
 	return d.ended
 }
 
-// has reports whether a message with this body has come on a topic.
-func (d *diary) has(topic, data string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.ContainsFunc(d.items, func(m client.Message) bool {
-		return m.Gap == nil && m.Topic == topic && string(m.Payload.Data) == data
-	})
-}
-
 // withheld reports whether the subscription does not want a message.
 func (d *diary) withheld(f *fact) bool {
 	who, _ := author(f.data)
