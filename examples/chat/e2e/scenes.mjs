@@ -319,7 +319,10 @@ export const scenes = {
     await reads(ben, "#log .message[data-fades] .mark", "Fades");
     await sees(ada, "meet me at the pier");
     await picture(ben, "topic");
+    await says(ben, "at six");
+    await sees(ada, "at six");
     await message(ada, "meet me at the pier").waitFor({ state: "detached" });
+    await message(ada, "at six").locator(".name").waitFor({ state: "visible" }); // and not under another's name
     await says(ada, "/topic");
     await ben.locator("#room-about").waitFor({ state: "hidden" });
   },

@@ -215,7 +215,8 @@ export class Timeline {
     item?.remove();
     this.#elements.delete(entry);
     if (entry.key) this.#keys.delete(entry.key);
-    // The first one that is left stands under a name of its own.
-    if (next && !next.previousElementSibling && next.parentElement === this.#log) next.classList.remove("same");
+    // What stood under its name, or is the first one now, has a name of its own.
+    const isHead = !item?.classList.contains("same") || !next?.previousElementSibling;
+    if (next?.parentElement === this.#log && isHead) next.classList.remove("same");
   }
 }
