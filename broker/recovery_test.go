@@ -302,7 +302,7 @@ func TestOverflowIsPaid(t *testing.T) {
 		var want strings.Builder
 		want.WriteString("2")
 		for i := 3; i <= messages; i++ {
-			want.WriteString(fmt.Sprint(", ", i))
+			fmt.Fprint(&want, ", ", i)
 		}
 		if got := slow.transcript(t); got != want.String() {
 			t.Errorf("with credit came %s", got)
