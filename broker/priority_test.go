@@ -112,3 +112,30 @@ func TestWithheldIsTold(t *testing.T) {
 		}
 	})
 }
+
+// A client that knows a topic of a pattern learns that what came since was withheld:
+// it would take a later beginning for a gap.
+func TestWithheldBeforeATopicIsAnnounced(t *testing.T) {
+	onStage(t, broker.Config{}, func(t *testing.T, s *stage) {
+		s.publish("x", "+ + +")
+		epoch := s.epoch("x")
+		own := func(sequence uint64) {
+			s.peer.control.send(codec.AppendPublish(nil, codec.Publish{Sequence: sequence, Topic: "x", Payload: codec.Text("own")}))
+			s.peer.control.want(codec.TypeAck)
+		}
+		from := codec.From{Kind: codec.FromPositions, Time: 1, Positions: []codec.TopicPosition{{Topic: "x", Epoch: epoch, Offset: 4}}}
+		many := s.peer.follow(codec.Subscribe{Number: 1, Pattern: "*", NoEcho: true, From: from})
+		none := s.peer.follow(codec.Subscribe{Number: 2, Pattern: "*", NoEcho: true, From: from})
+		synctest.Wait()
+		own(1)
+		none.line.fin()
+		if got := none.transcript(t); got != "subscribed, end ok at 0" {
+			t.Errorf("before anything else came %s", got)
+		}
+		own(2)
+		s.publish("x", "+")
+		if got := many.transcript(t); got != "subscribed, x 4, skip 6, 7" {
+			t.Errorf("came %s", got)
+		}
+	})
+}

@@ -49,11 +49,16 @@ func (sub *subscription) announcementLocked(tp *topic, before uint64) []byte {
 		return nil
 	}
 	f := codec.Topic{Topic: tp.num, Name: tp.name, Epoch: tp.epoch, Offset: before, Class: sub.classTold(tp)}
-	if t := sub.trackLocked(tp); t != nil && t.debt != nil {
+	switch t := sub.trackLocked(tp); {
+	case t == nil:
+	case t.debt != nil:
 		f.Offset = min(before, t.debt.from)
 		if t.debt.replay > f.Offset {
 			f.Last = codec.Some(t.debt.replay)
 		}
+	case t.echo.to != 0:
+		// The client may know the topic from before: SKIP tells it what was withheld.
+		f.Offset = min(before, t.echo.from)
 	}
 	return codec.AppendTopic(nil, f)
 }
@@ -67,7 +72,7 @@ func (sub *subscription) announcedLocked(tp *topic) {
 	if len(sub.tracks) >= maxAnnounced {
 		sub.forgot = true
 		for num, t := range sub.tracks {
-			if t != nil && t.echo.to != 0 {
+			if t != nil && t.echo.to != 0 && t.announced {
 				sub.tellEchoLocked(t)
 			}
 			if t == nil || t.idle() {
@@ -94,5 +99,8 @@ func (sub *subscription) announceLocked(d *delivery) bool {
 	}
 	sub.out.queue.push(entry{frame: frame, charged: true})
 	sub.announcedLocked(d.topic)
+	if t := sub.trackLocked(d.topic); t != nil && t.echo.to != 0 {
+		sub.tellEchoLocked(t)
+	}
 	return true
 }

@@ -23,10 +23,10 @@ func (sub *subscription) withholdLocked(t *track, d *delivery) {
 		return
 	}
 	sub.last = d.offset
-	if !sub.knowsLocked(d.topic) {
-		return // TOPIC will begin behind it
-	}
 	if t == nil {
+		if !sub.knowsLocked(d.topic) {
+			return // TOPIC will begin behind it
+		}
 		t = sub.makeTrackLocked(d.topic)
 	}
 	if t.echo.to != 0 && t.echo.to != d.previous {
@@ -59,13 +59,14 @@ func (sub *subscription) tellEchoLocked(t *track) {
 	sub.compactLocked()
 }
 
-// settleEchoLocked tells of all runs: the subscription ends.
+// settleEchoLocked tells of all runs of topics that the client knows from the stream: the
+// subscription ends.
 func (sub *subscription) settleEchoLocked() {
 	if sub.own.echo.to != 0 {
 		sub.tellEchoLocked(&sub.own)
 	}
 	for _, t := range sub.tracks {
-		if t != nil && t.echo.to != 0 {
+		if t != nil && t.echo.to != 0 && t.announced {
 			sub.tellEchoLocked(t)
 		}
 	}
