@@ -76,7 +76,8 @@ func (f From) wire(base time.Time) codec.From {
 }
 
 // Filter is a list of at most 16 conditions on the headers of messages, all of
-// which must hold. The broker evaluates it (PROTOCOL §6.10).
+// which must hold, each with at most 16 values of at most 512 bytes, and 4 KiB in all.
+// The broker evaluates it (PROTOCOL §6.10).
 //
 //	client.Filter{client.Where("kind").In("goal", "card"), client.Where("minute").AtLeast(80)}
 type Filter = codec.Filter

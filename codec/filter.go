@@ -31,15 +31,18 @@ type Condition struct {
 // for every message.
 type Filter []Condition
 
-// CheckFilter reports what is wrong with a filter, with CodeInvalidOption.
+// CheckFilter reports what is wrong with a filter, with CodeInvalidOption. A broker keeps
+// filters as long as their subscriptions last, so all of one is bounded too.
 func CheckFilter(f Filter) error {
 	if len(f) > MaxConditions {
 		return Errorf(CodeInvalidOption, "a filter of %d conditions; the limit is %d", len(f), MaxConditions)
 	}
+	size := 0
 	for _, c := range f {
 		if err := checkHeaderName(c.Name); err != nil {
 			return err
 		}
+		size += len(c.Name)
 		least, most := 1, MaxValues
 		switch c.Operator {
 		case OpIs, OpIsNot, OpPrefix:
@@ -54,6 +57,7 @@ func CheckFilter(f Filter) error {
 			return Errorf(CodeInvalidOption, "the condition on %q has %d values; it takes %d to %d", c.Name, n, least, most)
 		}
 		for _, v := range c.Values {
+			size += len(v)
 			if len(v) > MaxHeaderValue {
 				return Errorf(CodeInvalidOption, "a value of the condition on %q is longer than %d bytes", c.Name, MaxHeaderValue)
 			}
@@ -63,6 +67,9 @@ func CheckFilter(f Filter) error {
 				}
 			}
 		}
+	}
+	if size > MaxFilter {
+		return Errorf(CodeInvalidOption, "a filter of %d bytes; the limit is %d", size, MaxFilter)
 	}
 	return nil
 }

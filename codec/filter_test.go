@@ -1,6 +1,10 @@
 package codec
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+)
 
 func TestFilter(t *testing.T) {
 	headers := Headers{{"kind", "trade"}, {"level", "2.5"}, {"empty", ""}, {"word", "1e3"}}
@@ -43,5 +47,15 @@ func TestFilter(t *testing.T) {
 	}
 	if !Filter(nil).Match(nil) {
 		t.Error("no condition did not hold")
+	}
+}
+
+func TestFilterIsBounded(t *testing.T) {
+	value := strings.Repeat("x", MaxHeaderValue)
+	for values, want := range map[int]bool{7: true, 8: false} {
+		f := Filter{{"kind", OpIs, slices.Repeat([]string{value}, values)}}
+		if err := CheckFilter(f); (err == nil) != want || err != nil && CodeOf(err) != CodeInvalidOption {
+			t.Errorf("%d values of %d bytes: %v", values, len(value), err)
+		}
 	}
 }

@@ -19,6 +19,7 @@ const (
 	MaxHeaderBytes = 4 << 10 // all names and values of a message
 	MaxConditions  = 16      // conditions of a filter
 	MaxValues      = 16      // values of a condition
+	MaxFilter      = 4 << 10 // bytes of all names and values of a filter
 	MaxReply       = 255     // a reply address
 	MaxLast        = 10_000  // n of FromLast
 	MaxPositions   = 1024    // topics of FromPositions

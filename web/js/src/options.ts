@@ -155,7 +155,7 @@ export type Condition =
 /**
  * A filter on the headers of messages, evaluated by the broker: a message comes if
  * the condition of every name holds. At most 16 conditions, with at most 16 values of
- * at most 512 bytes each.
+ * at most 512 bytes each, and 4 KiB in all.
  */
 export type Filter = Readonly<Record<string, Condition>>;
 
