@@ -17,6 +17,7 @@ import (
 type Map[T any] struct {
 	client *Client
 	topic  string
+	most   int // keys
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when run has returned
@@ -47,11 +48,17 @@ type MapOptions struct {
 	// Priority and Credit are those of the map's subscription.
 	Priority uint8
 	Credit   int
+	// MaxKeys is the most keys; 0 is 10,000. More end the map with CodeQueueFull:
+	// whoever may publish to the topic can make keys.
+	MaxKeys int
 }
+
+// defaultMaxKeys is MapOptions.MaxKeys by default.
+const defaultMaxKeys = 10_000
 
 // OpenMap reads a live map whole, and then follows it until Close, whatever becomes
 // of the connection: where changes may be missing, it is read again. The error is
-// that of Subscribe.
+// that of Subscribe, or has CodeQueueFull: see MapOptions.MaxKeys.
 func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptions) (*Map[T], error) {
 	if opts == nil {
 		opts = &MapOptions{}
@@ -59,12 +66,19 @@ func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptio
 	if err := codec.CheckTopic(topic); err != nil {
 		return nil, err
 	}
+	if opts.MaxKeys < 0 {
+		return nil, codec.Errorf(codec.CodeInvalidOption, "MaxKeys is negative")
+	}
 	m := &Map[T]{
 		client:  c,
 		topic:   topic,
+		most:    opts.MaxKeys,
 		ended:   make(chan struct{}),
 		entries: make(map[string]MapEntry[T]),
 		watches: make(map[chan struct{}]map[string]struct{}),
+	}
+	if m.most == 0 {
+		m.most = defaultMaxKeys
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	sub, err := m.load(ctx, opts)
@@ -101,8 +115,9 @@ func (m *Map[T]) load(ctx context.Context, opts *MapOptions) (*Subscription, err
 			if item.Gap != nil && !harmless(item.Gap) {
 				break // begin again
 			}
-			if e, cleared, ok := change[T](item); ok {
-				apply(entries, e, cleared)
+			if e, cleared, ok := change[T](item); ok && !m.apply(entries, e, cleared) {
+				_ = sub.Close()
+				return nil, m.full()
 			}
 		}
 		if whole {
@@ -131,13 +146,22 @@ func change[T any](item Message) (e MapEntry[T], cleared, ok bool) {
 	return e, false, true
 }
 
-// apply puts a change into entries.
-func apply[T any](entries map[string]MapEntry[T], e MapEntry[T], cleared bool) {
+// apply puts a change into entries; false if they would become too many.
+func (m *Map[T]) apply(entries map[string]MapEntry[T], e MapEntry[T], cleared bool) bool {
 	if cleared {
 		delete(entries, e.Key)
-		return
+		return true
+	}
+	if _, there := entries[e.Key]; !there && len(entries) >= m.most {
+		return false
 	}
 	entries[e.Key] = e
+	return true
+}
+
+// full is the error of a map with too many keys.
+func (m *Map[T]) full() error {
+	return codec.Errorf(codec.CodeQueueFull, "the map has more than %d keys", m.most)
 }
 
 // run follows the map.
@@ -174,9 +198,14 @@ func (m *Map[T]) follow(sub *Subscription) error {
 			continue
 		}
 		m.mu.Lock()
-		apply(m.entries, e, cleared)
-		m.changedLocked(e.Key)
+		fits := m.apply(m.entries, e, cleared)
+		if fits {
+			m.changedLocked(e.Key)
+		}
 		m.mu.Unlock()
+		if !fits {
+			return m.full()
+		}
 	}
 	return nil
 }

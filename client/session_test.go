@@ -287,6 +287,43 @@ func TestMapOverReconnects(t *testing.T) {
 	})
 }
 
+// Who publishes to a topic cannot make a live map of it grow without a bound.
+func TestMapIsBounded(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		p, c := w.dial(), w.dial()
+		set := func(key, value string) {
+			t.Helper()
+			w.publish(p, "m", &client.PublishOptions{Key: key, Retain: true}, value)
+		}
+		set("a", "1")
+		m, err := client.OpenMap[string](t.Context(), c, "m", &client.MapOptions{MaxKeys: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set("b", "2")
+		set("b", "3") // the same key
+		set("a", "")
+		set("c", "4")
+		synctest.Wait()
+		if m.Len() != 2 {
+			t.Errorf("%d entries", m.Len())
+		}
+		set("d", "5")
+		for _, err = range m.Changes(t.Context()) {
+			continue
+		}
+		if codec.CodeOf(err) != codec.CodeQueueFull || m.Len() != 2 {
+			t.Errorf("%v, with %d entries", err, m.Len())
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := client.OpenMap[string](t.Context(), c, "m", &client.MapOptions{MaxKeys: 2}); codec.CodeOf(err) != codec.CodeQueueFull {
+			t.Errorf("a map that is too large: %v", err)
+		}
+	})
+}
+
 // What a member of a group has not finished goes to another one.
 func TestGroupHandsOver(t *testing.T) {
 	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
