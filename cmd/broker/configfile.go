@@ -27,14 +27,9 @@ func (configFile) BeforeResolve(command *kong.Context, trace *kong.Path) error {
 	if path == "" || command.Selected() == nil || command.Selected().Name != "serve" {
 		return nil
 	}
-	settings, err := readSettings(string(path))
+	settings, err := readSettings(string(path), func(name string) bool { return settable(command.Selected(), name) })
 	if err != nil {
 		return fmt.Errorf("--config %s: %w", path, err)
-	}
-	for name, setting := range settings {
-		if !settable(command.Selected(), name) {
-			return fmt.Errorf("--config %s: line %d: there is no setting %q; the settings are the flags of `broker serve --help`, without dashes in front", path, setting.line, name)
-		}
 	}
 	command.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		// kong lets what a resolver knows win over the environment. Here the
@@ -44,7 +39,7 @@ func (configFile) BeforeResolve(command *kong.Context, trace *kong.Path) error {
 				return nil, nil
 			}
 		}
-		return settings[flag.Name].value, nil
+		return settings[flag.Name], nil
 	}))
 	return nil
 }
@@ -59,14 +54,9 @@ func settable(command *kong.Node, name string) bool {
 	return false
 }
 
-// setting is one value of a file, as kong's mappers take it: a string or a list
-// of strings.
-type setting struct {
-	value any
-	line  int
-}
-
-func readSettings(path string) (map[string]setting, error) {
+// readSettings returns the values of a file by name, as kong's mappers take them:
+// strings and lists of strings. Names that are not known are an error.
+func readSettings(path string, known func(name string) bool) (map[string]any, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		if e, ok := errors.AsType[*os.PathError](err); ok {
@@ -92,36 +82,33 @@ func readSettings(path string) (map[string]setting, error) {
 	if top.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: settings are written NAME: VALUE", top.Line)
 	}
-	settings := make(map[string]setting)
+	settings := make(map[string]any)
 	for i := 0; i < len(top.Content); i += 2 {
 		name, node := top.Content[i].Value, top.Content[i+1]
 		if _, twice := settings[name]; twice {
 			return nil, fmt.Errorf("line %d: %s is set twice", top.Content[i].Line, name)
 		}
+		if !known(name) {
+			return nil, fmt.Errorf("line %d: there is no setting %q; the settings are the flags of `broker serve --help`, without dashes in front", top.Content[i].Line, name)
+		}
 		value, err := settingValue(name, node)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %s: %w", node.Line, name, err)
 		}
-		settings[name] = setting{value, node.Line}
+		settings[name] = value
 	}
 	return settings, nil
 }
 
 func settingValue(name string, node *yaml.Node) (any, error) {
 	switch {
+	case name == "topic":
+		return topicValues(node)
 	case node.Kind == yaml.ScalarNode && node.Tag != "!!null":
 		return node.Value, nil
 	case node.Kind == yaml.SequenceNode:
 		list := make([]any, 0, len(node.Content))
 		for _, element := range node.Content {
-			if name == "topic" && element.Kind == yaml.MappingNode {
-				text, err := topicValue(element)
-				if err != nil {
-					return nil, err
-				}
-				list = append(list, text)
-				continue
-			}
 			if element.Kind != yaml.ScalarNode || element.Tag == "!!null" {
 				return nil, errors.New("it is no list of plain values")
 			}

@@ -145,9 +145,35 @@ func (f topicFlags) topicConfigs() []broker.TopicConfig {
 	return list
 }
 
+// topicValues writes the list "topic" of a configuration file as values of --topic.
+// They are parsed here already: kong's errors would name Go types in place of lines.
+func topicValues(node *yaml.Node) ([]any, error) {
+	if node.Kind != yaml.SequenceNode {
+		return nil, errors.New("it is no list: each entry begins with - pattern:")
+	}
+	list := make([]any, 0, len(node.Content))
+	for _, entry := range node.Content {
+		text, err := topicValue(entry)
+		if err != nil {
+			return nil, err
+		}
+		if err := new(topicFlag).UnmarshalText([]byte(text)); err != nil {
+			return nil, fmt.Errorf("line %d: %w", entry.Line, err)
+		}
+		list = append(list, text)
+	}
+	return list, nil
+}
+
 // topicValue writes an entry of the list "topic" of a configuration file, which may be
 // a mapping, as a value of --topic.
 func topicValue(node *yaml.Node) (string, error) {
+	switch {
+	case node.Kind == yaml.ScalarNode && node.Tag != "!!null":
+		return node.Value, nil
+	case node.Kind != yaml.MappingNode:
+		return "", fmt.Errorf("line %d: it is neither a mapping nor a value of --topic", node.Line)
+	}
 	pattern := ""
 	var text strings.Builder
 	for i := 0; i < len(node.Content); i += 2 {

@@ -102,7 +102,12 @@ func TestBadTopicSettings(t *testing.T) {
 		"topic:\n  - pattern: a\n    ttl: {a: b}":  "line 3: ttl is no plain value",
 		"topic:\n  - pattern: a\n    ttl:":         "line 3: ttl is no plain value",
 		"topic: [{pattern: a b}]":                  "pattern is no plain value",
-		"topic: [{pattern: a, nonsense: 1}]":       `a: there is no setting "nonsense"`,
+		"topic: [{pattern: a, nonsense: 1}]":       `line 1: topic: line 1: a: there is no setting "nonsense"`,
+		"topic:\n  - b\n  - a class=best":          `line 3: a: class: "best" is none of`,
+		"topic: {pattern: a}":                      "topic: it is no list",
+		"topic: a":                                 "topic: it is no list",
+		"topic: [[a]]":                             "line 1: it is neither a mapping nor",
+		"topics: [{pattern: a}]":                   `line 1: there is no setting "topics"`,
 		"name: [{pattern: a}]":                     "no list of plain values",
 	} {
 		if _, err := settings(t, "--config", write(t, "tidewire.yaml", text)); err == nil || !strings.Contains(err.Error(), want) {
