@@ -31,6 +31,43 @@ func TestPublishAndSubscribe(t *testing.T) {
 	}
 }
 
+func TestPublishAndSubscribeOptions(t *testing.T) {
+	isolate(t)
+	b := startBroker(t)
+	for i := 1; i <= 3; i++ {
+		do(t, 0, "pub", "--server", b.url, "prices", fmt.Sprint(i), "--key", "ACME", "--retain", "--ttl", "1h", "--header", "a=b=c;d", "--header", "e=f", "--id", fmt.Sprint(i))
+	}
+	if out, _ := do(t, 0, "pub", "--server", b.url, "prices", "again", "--id", "3"); !strings.HasPrefix(out, "prices  #3  ") {
+		t.Errorf("pub with an idempotency key of before printed %q", out)
+	}
+	for from, want := range map[string]string{"2": "2 3", "beginning": "1 2 3", "5m": "1 2 3"} {
+		out, _ := do(t, 0, "sub", "--server", b.url, "--from", from, "--count", fmt.Sprint(len(strings.Fields(want))), "prices")
+		var got []string
+		for line := range strings.Lines(out) {
+			got = append(got, strings.TrimPrefix(strings.TrimSpace(line[strings.Index(line, "[ACME]"):]), "[ACME]  "))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("from %s: %q, want %q", from, out, want)
+		}
+	}
+	out, _ := do(t, 0, "sub", "--server", b.url, "--json", "--class", "latest", "--count", "1", "prices") // the last value
+	var m messageJSON
+	if err := json.Unmarshal([]byte(out), &m); err != nil {
+		t.Fatal(err)
+	}
+	if m.Key != "ACME" || m.Headers["a"] != "b=c;d" || m.Headers["e"] != "f" || m.Expires == "" || !m.Retained || !m.Replayed {
+		t.Errorf("sub printed %s", out)
+	}
+	for _, from := range []string{"0", "-5m", "begin"} {
+		if _, errs := do(t, 2, "sub", "--server", b.url, "--from="+from, "prices"); !strings.Contains(errs, "is neither beginning") {
+			t.Errorf("from %s: %s", from, errs)
+		}
+	}
+	if _, errs := do(t, 1, "sub", "--server", b.url, "--from", "1", "--group", "g", "prices"); !strings.Contains(errs, "invalid_option") {
+		t.Errorf("from in a group: %s", errs)
+	}
+}
+
 func TestLossy(t *testing.T) {
 	isolate(t)
 	b := startBroker(t)

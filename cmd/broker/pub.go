@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
 )
 
@@ -23,7 +24,21 @@ type pubCommand struct {
 	Lossy    bool    `help:"Publish by datagram, as a message of which only the newest counts; there is no position to print then."`
 	Encoding string  `help:"What the payload is: text, json, bytes, or msgpack, which is made of JSON. The default is text, or bytes if it is no UTF-8." enum:",text,json,msgpack,bytes" default:""`
 	JSON     bool    `name:"json" help:"The same as --encoding json."`
+	publishFlags
 	connectFlags
+}
+
+// publishFlags are the options of a message.
+type publishFlags struct {
+	Key    string            `help:"Key of the message: the value that it names within its topic." placeholder:"KEY"`
+	Retain bool              `help:"Make it the last value of its topic, or key; an empty payload clears that."`
+	TTL    time.Duration     `name:"ttl" help:"How long the message counts, such as 90s; 0 is for ever." default:"0s" placeholder:"TIME"`
+	Header map[string]string `help:"Header to send with it; repeatable." mapsep:"none" placeholder:"NAME=VALUE"`
+	ID     string            `name:"id" help:"Idempotency key: what was published with it a short time ago is not published again." placeholder:"ID"`
+}
+
+func (f publishFlags) options() *client.PublishOptions {
+	return &client.PublishOptions{Key: f.Key, Retain: f.Retain, TTL: f.TTL, Headers: f.Header, ID: f.ID}
 }
 
 // Run publishes one message.
@@ -50,13 +65,13 @@ func (c *pubCommand) Run(p *process) error {
 		return err
 	}
 	if c.Lossy {
-		if err := connection.PublishLossy(ctx, c.Topic, payload, nil); err != nil {
+		if err := connection.PublishLossy(ctx, c.Topic, payload, c.options()); err != nil {
 			return c.explain(err, target)
 		}
 		fmt.Fprintf(p.stdout, "%s  sent\n", c.Topic)
 		return nil
 	}
-	position, err := connection.Publish(ctx, c.Topic, payload, nil)
+	position, err := connection.Publish(ctx, c.Topic, payload, c.options())
 	if err != nil {
 		return c.explain(err, target)
 	}

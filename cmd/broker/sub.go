@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -17,27 +18,29 @@ type subCommand struct {
 	Pattern string `arg:"" help:"What to subscribe to: a topic, or a pattern with * for one token or > for the rest. Quote it for the shell."`
 	Count   uint64 `help:"End after this many messages; 0 is never." default:"0" placeholder:"N"`
 	JSON    bool   `name:"json" help:"Print one JSON object a line; a gap is one with the key gap."`
-	Class   string `help:"reliable: every message in order; sequenced: the newest, by datagram." enum:"reliable,sequenced" default:"reliable"`
+	From    string `help:"Where to begin, other than now: beginning, a number of last messages, or how long ago, such as 5m." placeholder:"WHERE"`
+	Class   string `help:"What to get when not all can be had. reliable: every message; latest: the newest of each key; sequenced: likewise, by datagram; unreliable: what comes." enum:"reliable,latest,sequenced,unreliable" default:"reliable"`
+	Group   string `help:"Share the messages with the other members of this group." placeholder:"NAME"`
 	connectFlags
 }
 
 // Help is shown by --help.
 func (*subCommand) Help() string {
-	return "Each message is a line: topic, offset, payload. The offset has # in front, or ~ if the message is a lossy one. " +
+	return "Each message is a line: topic, offset, key in brackets if it has one, payload. The offset has # in front, or ~ if the message is a lossy one. " +
 		"Gaps, and what happens to the connection, are told on standard error."
 }
 
 // Run prints what comes, until Count messages have, or p's context ends.
 func (c *subCommand) Run(p *process) error {
+	options, err := c.options()
+	if err != nil {
+		return err
+	}
 	connection, err := c.connect(p, connectionNotes(p.stderr))
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	options := &client.SubscribeOptions{Class: client.Reliable}
-	if c.Class == "sequenced" {
-		options.Class = client.Sequenced
-	}
 	subscription, err := connection.Subscribe(p.ctx, c.Pattern, options)
 	if err != nil {
 		return c.ended(p, err)
@@ -64,6 +67,28 @@ func (c *subCommand) Run(p *process) error {
 		}
 	}
 	return nil
+}
+
+// options returns what the flags ask for.
+func (c *subCommand) options() (*client.SubscribeOptions, error) {
+	class, err := parseClass(c.Class)
+	if err != nil {
+		return nil, err
+	}
+	options := &client.SubscribeOptions{Class: class, Group: c.Group}
+	if c.From == "" {
+		return options, nil
+	}
+	if c.From == "beginning" {
+		options.From = client.FromBeginning()
+	} else if n, err := parseCount(c.From); err == nil {
+		options.From = client.FromLast(n)
+	} else if ago, err := parsePositive(c.From); err == nil {
+		options.From = client.FromTime(time.Now().Add(-ago))
+	} else {
+		return nil, usagef("--from %s is neither beginning, nor a number of messages, nor a time such as 90s, 5m, 1h", c.From)
+	}
+	return options, nil
 }
 
 // ended makes the command's error of the one that ended the subscription. To be
@@ -102,9 +127,16 @@ func showText(p *process, m client.Message) error {
 	if m.Lossy {
 		mode = '~'
 	}
-	_, err := fmt.Fprintf(p.stdout, "%s  %c%d  %s\n", m.Topic, mode, m.Position.Offset, readable(m.Payload))
+	key := ""
+	if m.Key != "" {
+		key = "[" + m.Key + "]  "
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s  %c%d  %s%s\n", m.Topic, mode, m.Position.Offset, key, readable(m.Payload))
 	return err
 }
+
+// timeJSON is how times are written in --json: RFC 3339, to the millisecond.
+const timeJSON = "2006-01-02T15:04:05.000Z07:00"
 
 // positionJSON and the types below are the objects of --json.
 type positionJSON struct {
@@ -115,10 +147,16 @@ type positionJSON struct {
 type messageJSON struct {
 	Topic string `json:"topic"`
 	positionJSON
-	Time      string `json:"time"` // RFC 3339, to the millisecond
+	Time      string `json:"time"` // timeJSON
 	Publisher string `json:"publisher,omitempty"`
 	Lossy     bool   `json:"lossy"`
-	Encoding  string `json:"encoding"`
+	Key       string `json:"key,omitempty"`
+	// Headers, and what follows, are left out where the message has them not.
+	Headers  map[string]string `json:"headers,omitempty"`
+	Expires  string            `json:"expires,omitempty"` // as Time
+	Retained bool              `json:"retained,omitempty"`
+	Replayed bool              `json:"replayed,omitempty"`
+	Encoding string            `json:"encoding"`
 	// Payload is the value where JSON can hold it; else Base64 is set.
 	Payload json.RawMessage `json:"payload,omitempty"`
 	Base64  *string         `json:"payload_base64,omitempty"`
@@ -147,9 +185,16 @@ func showJSON(p *process, m client.Message) error {
 	object := messageJSON{
 		Topic:        m.Topic,
 		positionJSON: positionJSON(m.Position),
-		Time:         m.Time.UTC().Format("2006-01-02T15:04:05.000Z07:00"),
+		Time:         m.Time.UTC().Format(timeJSON),
 		Lossy:        m.Lossy,
+		Key:          m.Key,
+		Headers:      m.Headers,
+		Retained:     m.Retained,
+		Replayed:     m.Replayed,
 		Encoding:     m.Payload.Encoding.String(),
+	}
+	if !m.Expires.IsZero() {
+		object.Expires = m.Expires.UTC().Format(timeJSON)
 	}
 	if m.Publisher != uuid.Nil {
 		object.Publisher = m.Publisher.String()

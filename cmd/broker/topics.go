@@ -149,7 +149,7 @@ func (f topicFlags) topicConfigs() []broker.TopicConfig {
 // They are parsed here already: kong's errors would name Go types in place of lines.
 func topicValues(node *yaml.Node) ([]any, error) {
 	if node.Kind != yaml.SequenceNode {
-		return nil, errors.New("it is no list: each entry begins with - pattern:")
+		return nil, errors.New("it is no list of entries that begin with - pattern")
 	}
 	list := make([]any, 0, len(node.Content))
 	for _, entry := range node.Content {
