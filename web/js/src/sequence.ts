@@ -91,6 +91,12 @@ export interface SequenceSink {
   synced(topic: TopicState): void;
 }
 
+/**
+ * The topics that are remembered. A broker that forgets what it has announced before
+ * it has announced as many others announces them again, so nothing is lost.
+ */
+const MAX_TOPICS = 1 << 16;
+
 /** The keys of a topic that are remembered (PROTOCOL §9, 4). */
 const MAX_KEYS = 1024;
 
@@ -126,13 +132,18 @@ export class Sequence {
 
   /**
    * Takes note of a topic's number, and of the base of the broker's times. It
-   * returns the number under which the topic was known before, if that is another.
+   * returns the number that means nothing any more, if there is one: that under which
+   * the topic was known before, or that of the topic announced longest ago.
    */
   announce(t: Announced, base: number): number | undefined {
     const old = this.#topics.get(t.topic);
     // Announced again in the same epoch: what has come since counts.
-    if (old?.epoch === t.epoch && old.name === t.name) return undefined;
-    const before = this.#numbers.get(t.name);
+    if (old?.epoch === t.epoch && old.name === t.name) {
+      this.#topics.delete(t.topic); // to the end: the last to be forgotten
+      this.#topics.set(t.topic, old);
+      return undefined;
+    }
+    let before = this.#numbers.get(t.name);
     this.forget(t.topic);
     if (before !== undefined) this.forget(before);
     this.#numbers.set(t.name, t.topic);
@@ -156,6 +167,10 @@ export class Sequence {
       dropped: 0,
     };
     this.#topics.set(t.topic, state);
+    if (this.#topics.size > MAX_TOPICS) {
+      [before = 0] = this.#topics.keys();
+      this.forget(before);
+    }
     this.#sync(state);
     return before === t.topic ? undefined : before;
   }

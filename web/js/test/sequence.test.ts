@@ -510,3 +510,14 @@ describe("the queue", () => {
     expect(items[4999]).toBe("a5010");
   });
 });
+
+test("topics beyond the bound are forgotten, the one announced longest ago first", async () => {
+  const s = new Script("reliable");
+  const bound = 1 << 16;
+  for (let n = 2; n <= bound; n++) expect(s.announce(n, `t${n}`, 7, 0)).toBe(undefined);
+  s.announce(1, "a", 7, 10); // again, so that the second is the oldest
+  expect(s.announce(bound + 1, "new", 7, 0)).toBe(2);
+  expect(s.sequence.knows("t2")).toBe(false);
+  s.stream(11);
+  expect(await s.got()).toBe("a11");
+});
