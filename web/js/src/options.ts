@@ -49,6 +49,7 @@ function checkName(name: string): void {
 }
 
 function checkValue(value: string): number {
+  if (typeof value !== "string") throw bad("a header's value is no text");
   const { length } = encodeUtf8(value);
   if (length > MAX_HEADER_VALUE) throw bad(`a header's value of ${length} bytes`);
   return length;
@@ -100,8 +101,8 @@ function checkPosition(p: Position): readonly [number, number] {
 }
 
 function brokerTime(since: Date, base: number): number {
-  const ms = since.getTime();
-  if (Number.isNaN(ms)) throw bad("since is no time");
+  const ms = since?.getTime(); // who writes JavaScript may have left it out
+  if (!Number.isFinite(ms)) throw bad("since is no time");
   return Math.max(0, ms - base);
 }
 
@@ -112,6 +113,7 @@ function brokerTime(since: Date, base: number): number {
 export function fromField(from: From | undefined, base: number, exact: boolean): Field {
   if (from === undefined) return undefined;
   if (from === "beginning") return [3];
+  if (typeof from === "string") throw bad(`from is ${from as string}`);
   if ("position" in from) {
     if (!exact) throw bad("a position is of one topic");
     return [0, ...checkPosition(from.position)];
@@ -182,6 +184,7 @@ export function filterField(filter: Filter | undefined): Field {
     conditions.push([name, operator, ...values]);
   };
   for (const [name, c] of Object.entries(filter)) {
+    const before = conditions.length;
     if (isText(c)) {
       add(name, 0, [c].flat());
       continue;
@@ -191,6 +194,8 @@ export function filterField(filter: Filter | undefined): Field {
     if (c.prefix !== undefined) add(name, 4, [c.prefix].flat());
     if (c.atLeast !== undefined) add(name, 5, [decimal(c.atLeast)]);
     if (c.atMost !== undefined) add(name, 6, [decimal(c.atMost)]);
+    // It would let everything through, where an operator was misspelt.
+    if (conditions.length === before) throw bad(`there is no condition on ${name}`);
   }
   checkNumber("the number of conditions", conditions.length, 0, MAX_CONDITIONS);
   return conditions.length > 0 ? conditions : undefined;

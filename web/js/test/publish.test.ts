@@ -556,6 +556,7 @@ describe("options", () => {
     [{ headers: { é: "x" } }],
     [{ headers: { ["n".repeat(65)]: "x" } }],
     [{ headers: { a: "x".repeat(513) } }],
+    [{ headers: { a: 3 as never } }],
     [{ headers: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`h${i}`, ""])) }],
     [{ headers: Object.fromEntries(Array.from({ length: 9 }, (_, i) => [`h${i}`, "x".repeat(512)])) }],
   ])("%j are refused at once", async (options) => {

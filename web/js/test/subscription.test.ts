@@ -95,11 +95,16 @@ describe("subscribe", () => {
     ["a", { from: { position: { epoch: 2 ** 48, offset: 1 } } }, "invalid_option"],
     ["a", { from: { positions: {}, since: new Date() } }, "invalid_option"],
     ["a", { from: { since: new Date(NaN) } }, "invalid_option"],
+    ["a", { from: {} as never }, "invalid_option"],
+    ["a", { from: "begin" as never }, "invalid_option"],
     ["a.*", { from: { positions: { "a b": { epoch: 1, offset: 1 } }, since: new Date(0) } }, "invalid_topic"],
     ["a", { filter: { "no name": "x" } }, "invalid_option"],
     ["a", { filter: { x: [] } }, "invalid_option"],
     ["a", { filter: { x: { atLeast: NaN } } }, "invalid_option"],
     ["a", { filter: { x: "v".repeat(513) } }, "invalid_option"],
+    ["a", { filter: { x: { above: 3 } as never } }, "invalid_option"],
+    ["a", { filter: { x: 3 as never } }, "invalid_option"],
+    ["a", { filter: { x: [3 as never] } }, "invalid_option"],
   ])("%s with %j is refused at once: %s", async (pattern, options, codeName) => {
     const { client, session } = await connected();
     expect(() => client.subscribe(pattern, options)).toThrow(coded(codeName, { remote: false }));
