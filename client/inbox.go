@@ -99,6 +99,11 @@ func (b *inbox) pushGap(g Gap) {
 		tail.gap = mergeGaps(tail.gap, &g)
 		return
 	}
+	if g.Topic == "" {
+		// What comes behind a gap of all topics must not take a place before it.
+		clear(b.tails)
+		clear(b.keyed)
+	}
 	b.append(&entry{topic: g.Topic, gap: &g}, true)
 	b.bound()
 }

@@ -245,3 +245,23 @@ func TestRememberedTopicsAreBounded(t *testing.T) {
 		t.Error("the numbers that a topic had before are still known")
 	}
 }
+
+// What comes behind a gap of all topics stays behind it, although a message of its key
+// waits before the gap and would give its place to it otherwise.
+func TestGapOfAllTopicsIsABarrier(t *testing.T) {
+	s := looseSubscription(Sequenced)
+	for i := range 2 * manyLoose {
+		topic := fmt.Sprintf("t%d", i)
+		s.inbox.pushLoose(Message{Topic: topic, Position: Position{1, 1}})
+	}
+	s.inbox.pushGap(Gap{Reason: codec.GapReconnect})
+	s.inbox.pushLoose(Message{Topic: "t0", Position: Position{2, 1}})
+	items := drain(s)
+	if len(items) != 2*manyLoose+2 {
+		t.Fatalf("%d items", len(items))
+	}
+	gap, last := items[len(items)-2], items[len(items)-1]
+	if gap.Gap == nil || gap.Gap.Reason != codec.GapReconnect || last.Topic != "t0" || last.Position.Epoch != 2 {
+		t.Errorf("at the end: %v, %v", gap, last)
+	}
+}
