@@ -333,6 +333,8 @@ func TestHistory(t *testing.T) {
 	bob.sees("# tides (Ada)")
 	ada.writes("/help")
 	ada.sees("/roll 2d6")
+	ada.writes("/rol 2d6")
+	ada.sees("there is no /rol")
 	ada.writes("one")
 	ada.writes("/fade for a moment")
 	ada.writes("two")

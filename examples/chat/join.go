@@ -229,9 +229,11 @@ func (t *terminal) take(ctx, answers context.Context, line string) {
 		t.say(answers, text, fadeAfter)
 	case "/roll":
 		t.roll(ctx, text)
+	case "/help":
+		t.screen.Print(help)
 	default:
 		if strings.HasPrefix(line, "/") {
-			t.screen.Print(help)
+			t.screen.Printf("there is no %s\n%s", cleanText(command), help)
 			return
 		}
 		t.say(answers, cleanText(line), 0)

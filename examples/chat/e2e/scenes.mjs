@@ -260,7 +260,7 @@ export const scenes = {
     await reads(ada, ".line.gap", "could not be kept");
     await picture(ada, "history-gap");
     const gap = await ada.locator(".line.gap").textContent();
-    const missing = Number(/^(\d+) messages could not be kept · they are no longer kept$/.exec(gap)?.[1]);
+    const missing = Number(/^(\d+) messages could not be kept\s· they are no longer kept$/.exec(gap)?.[1]);
     assert.ok(missing > 0 && missing < waves, gap);
     const rest = Array.from({ length: waves - missing }, (_, i) => `wave ${missing + i + 1}`);
     assert.deepEqual(await shown(ada), ["before", ...rest], "what the gap tells is what is missing");

@@ -206,7 +206,7 @@ export class Timeline {
     }
     if (entry.kind === "end") return el("li", { className: "line end" }, el("span", {}, entry.text, " ", el("code", { textContent: entry.code })));
     const why = gapReasons[entry.reason];
-    return el("li", { className: "line gap" }, el("span", {}, el("b", { textContent: gapText(entry) }), why ? ` · ${why}` : ""));
+    return el("li", { className: "line gap" }, el("span", {}, el("b", { textContent: gapText(entry) }), why ? `\u00a0· ${why}` : ""));
   }
 
   #take(entry) {

@@ -379,8 +379,8 @@ export class Client {
 
   /**
    * Publishes a message of which only the newest counts. It goes by datagram if it
-   * fits into one, and may be lost; without a connection it is dropped. The drops
-   * of this side are counted in {@link drops}.
+   * fits into one, and may be lost; without a connection it is dropped, as is one that
+   * is larger than the broker takes. The drops of this side are counted in {@link drops}.
    *
    * Throws `invalid_topic`, `system_topic`, `invalid_option` or `closed`, or a
    * TypeError for a value that cannot be encoded; never because of a loss.
