@@ -28,15 +28,13 @@ type connection struct {
 	// Static after welcomed was closed.
 	welcome codec.Welcome
 	base    time.Time // of the broker's clock
-	resumed bool      // the client id is that of the connection before
 
 	notices chan struct{} // holds a token when the broker has told that the token expires
 	pages   chan struct{} // holds a token for each page stream
 
 	heard atomic.Int64 // when something came last, ns since the Unix epoch
 
-	control Stream   // static after open
-	resume  codec.ID // that was asked for; static after open
+	control Stream // static after open
 
 	mu       sync.Mutex
 	out      []byte                   // waits for the control stream; guarded by mu
@@ -125,7 +123,6 @@ func (n *connection) open(ctx context.Context, hello codec.Hello, subs []*Subscr
 	if err != nil {
 		return err
 	}
-	n.resume = hello.Resume.Client
 	n.send(codec.AppendHello(nil, hello))
 	n.wg.Go(n.readControl)
 	n.wg.Go(n.receiveDatagrams)
@@ -338,7 +335,6 @@ func (n *connection) handleControl(f codec.Frame) error {
 		w.Secret = append([]byte(nil), w.Secret...)
 		n.welcome = w
 		n.base = time.UnixMilli(int64(w.Base))
-		n.resumed = !n.resume.IsZero() && n.resume == w.Client
 		close(n.welcomed)
 	case codec.TypeEnd:
 		e, err := codec.ParseEnd(f)

@@ -298,6 +298,7 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 		return codec.Errorf(codec.CodeProtocolViolation, "SUBSCRIBED with a topic, and a pattern that is none, or without")
 	}
 	s.begun = true
+	before := q.self // of the stream before; a connection between may have got no further than WELCOME
 	q.begin(n.base, n.welcome.Client)
 	if most := n.welcome.Limits.SubscriptionCredit; most > 0 {
 		// The broker uses the lower value (PROTOCOL §10).
@@ -307,7 +308,7 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 	switch {
 	case q.exact:
 		items = q.announce(nil, announcement{a.Topic, s.topicName(), a.Epoch, a.Offset, a.Last, a.Class})
-	case s.was && !n.resumed && q.class != Unreliable && q.ordered:
+	case s.was && before != n.welcome.Client && q.class != Unreliable && q.ordered:
 		// Another session: what it does not know of cannot be asked for.
 		items = append(items, gapItem(Gap{Reason: codec.GapReconnect}))
 		q.toldAll = true

@@ -48,3 +48,13 @@ func run(t *testing.T, seed uint64) {
 		t.Log("\n" + strings.Join(w.log, "\n"))
 	}
 }
+
+// TestModelAgain runs the seeds that have found something.
+func TestModelAgain(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, seed := range []uint64{1940, 5004, 5299, 5347, 5409, 102950, 200157} {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { run(t, seed) })
+		})
+	}
+}
