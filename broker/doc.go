@@ -22,10 +22,12 @@
 // (publication.go, control.go, datagram.go), is checked against limits and
 // permissions, and goes to the bus. The bus gives it to its topic (topic.go),
 // which assigns the offset, encodes it once, and hands the same bytes to each
-// matching subscription (router.go, subscription.go). A subscription queues,
-// conflates or drops, counts what it drops, and never blocks. The session's one
-// writer (writer.go) puts what waits onto the streams; the datagram sender
-// (datagram.go) sends the newest lossy message of each topic.
+// matching subscription (router.go, subscription.go), or to one member of a group
+// (pool.go). A subscription queues, conflates, withholds or owes, counts what it
+// drops, and never blocks; what it owes is paid from the topic's history when there
+// is room (recovery.go). The session's one writer (writer.go) puts what waits onto
+// the streams; the datagram sender (datagram.go) sends the newest of what travels by
+// datagram, for each topic and key.
 //
 // # Concurrency
 //
@@ -33,7 +35,8 @@
 // and waits for them: one reads the control stream, one accepts streams, one
 // receives datagrams, one reads each publication stream; a writer and a datagram
 // sender exist only while there is something to send. A subscription has no
-// goroutine. The order of locks is in ARCHITECTURE.md.
+// goroutine, but for the time in which it is paid what it is owed. The order of locks
+// is in ARCHITECTURE.md.
 //
 // # Cancellation
 //
@@ -43,7 +46,8 @@
 //
 // # Limitations
 //
-// Messages are kept only until they are written: there is no history, so a
-// subscriber that was away, or too slow, gets a gap. Over a bus between brokers
-// each broker numbers messages for itself.
+// Histories and last values are kept in memory, within [Config].MaxHistoryBytes, and
+// are gone when the broker ends; what they do not reach back to is a gap. Over a bus
+// between brokers each broker numbers messages for itself, and knows only the history
+// that it has heard. Presence is that of one broker.
 package broker

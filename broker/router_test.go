@@ -10,23 +10,27 @@ import (
 	"github.com/tidewire/tidewire/codec"
 )
 
+// randomName returns a topic, or, if wild is set, a pattern, of few tokens, so that
+// many match each other.
+func randomName(rng *rand.Rand, wild bool) string {
+	tokens := []string{"a", "b", "c", "$s", "_i"}
+	var parts []string
+	for range 1 + rng.IntN(4) {
+		parts = append(parts, tokens[rng.IntN(len(tokens))])
+		if wild && rng.IntN(3) == 0 {
+			parts[len(parts)-1] = "*"
+		}
+	}
+	if wild && rng.IntN(4) == 0 {
+		parts[len(parts)-1] = ">"
+	}
+	return strings.Join(parts, ".")
+}
+
 // The trie agrees with codec.Match on every pair, while subscriptions come and go.
 func TestRouterAgreesWithMatch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	tokens := []string{"a", "b", "c", "$s", "_i"}
-	random := func(wild bool) string {
-		var parts []string
-		for range 1 + rng.IntN(4) {
-			parts = append(parts, tokens[rng.IntN(len(tokens))])
-			if wild && rng.IntN(3) == 0 {
-				parts[len(parts)-1] = "*"
-			}
-		}
-		if wild && rng.IntN(4) == 0 {
-			parts[len(parts)-1] = ">"
-		}
-		return strings.Join(parts, ".")
-	}
+	random := func(wild bool) string { return randomName(rng, wild) }
 	var r router
 	var live []*subscription
 	for range 5000 {

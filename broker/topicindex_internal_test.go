@@ -12,20 +12,7 @@ import (
 // The index agrees with codec.Match on every pair, while topics come and go.
 func TestTopicIndexAgreesWithMatch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
-	tokens := []string{"a", "b", "c", "$s", "_i"}
-	random := func(wild bool) string {
-		var parts []string
-		for range 1 + rng.IntN(4) {
-			parts = append(parts, tokens[rng.IntN(len(tokens))])
-			if wild && rng.IntN(3) == 0 {
-				parts[len(parts)-1] = "*"
-			}
-		}
-		if wild && rng.IntN(4) == 0 {
-			parts[len(parts)-1] = ">"
-		}
-		return strings.Join(parts, ".")
-	}
+	random := func(wild bool) string { return randomName(rng, wild) }
 	var index topicIndex
 	topics := make(map[string]*topic)
 	for range 5000 {

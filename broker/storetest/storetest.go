@@ -6,6 +6,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -627,7 +628,7 @@ func testClosed(t *testing.T, b *bench) {
 	_, err3 := l.Seek(t.Context(), codec.From{Kind: codec.FromBeginning})
 	_, err4 := l.Retained(t.Context(), 0, 3, 1, 1)
 	for i, err := range []error{err, err2, err3, err4} {
-		if err != broker.ErrLogClosed { //nolint:errorlint // the contract says which one
+		if !errors.Is(err, broker.ErrLogClosed) {
 			t.Errorf("read %d of a closed log: %v", i, err)
 		}
 	}
