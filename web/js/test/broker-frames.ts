@@ -20,6 +20,7 @@ import {
 import {
   MAX_AGENT,
   MAX_CONDITIONS,
+  MAX_HEADER_BYTES,
   MAX_EPOCH,
   MAX_FIRST_FRAME,
   MAX_KEY,
@@ -37,6 +38,7 @@ import { checkHeaders, checkNumber } from "../src/options.js";
 import type { Payload } from "../src/payload.js";
 import type { Counts, Page, Pong, Response } from "../src/request-frames.js";
 import { checkPattern, checkTopic, isExact } from "../src/topics.js";
+import { encodeUtf8 } from "../src/utf8.js";
 
 /** What a refusal tells. */
 export type Failure = Pick<TidewireError, "code" | "reason" | "retry">;
@@ -264,6 +266,7 @@ function parseFilter(f: FieldReader): [string, number, ...string[]][] {
   if (f.absent()) return [];
   const l = anyList(f);
   checkNumber("conditions", l.length, 0, MAX_CONDITIONS);
+  let size = 0;
   return Array.from({ length: l.length }, () => {
     const c = anyList(l);
     if (c.length < 2) throw invalid("a condition");
@@ -273,6 +276,8 @@ function parseFilter(f: FieldReader): [string, number, ...string[]][] {
     checkNumber("operator", operator, 0, 6);
     const values = Array.from({ length: c.length - 2 }, () => c.text(MAX_FIRST_FRAME));
     for (const value of values) checkHeaders(["x", value]);
+    for (const text of [name, ...values]) size += encodeUtf8(text).length;
+    checkNumber("bytes", size, 0, MAX_HEADER_BYTES);
     const [least, most] = operator === 2 || operator === 3 ? [0, 0] : [1, operator > 4 ? 1 : MAX_CONDITIONS];
     checkNumber("values", values.length, least, most);
     if (operator > 4 && !/^[+-]?(\d+\.?\d*|\.\d+)$/.test(values[0] as string)) throw invalid("number");
