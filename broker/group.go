@@ -78,19 +78,25 @@ func (s *session) openMember(sub *subscription) error {
 		sub.tracks = make(map[uint64]*track)
 	}
 	b.groups.join(sub.member)
-
-	s.mu.Lock()
-	if sub.ended != nil {
-		err := errorOf(*sub.ended)
-		s.mu.Unlock()
+	if err := sub.member.pool.Load().ready(sub.member, func() error { return s.answerMember(sub) }); err != nil {
 		b.groups.leave(sub.member)
 		if sub.topic != nil {
 			sub.topic.unpin()
 		}
 		return err
 	}
+	return nil
+}
+
+// answerMember queues SUBSCRIBED. It fails if the subscription has ended meanwhile.
+func (s *session) answerMember(sub *subscription) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub.ended != nil {
+		return errorOf(*sub.ended)
+	}
 	sub.opening = false
-	b.counters.subscriptions.Add(1)
+	s.broker.counters.subscriptions.Add(1)
 	var answer codec.Subscribed
 	if sub.topic != nil {
 		pos := sub.topic.position()
@@ -98,8 +104,6 @@ func (s *session) openMember(sub *subscription) error {
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
 	s.scheduleLocked(sub.out)
-	s.mu.Unlock()
-	sub.member.pool.Load().ready(sub.member)
 	return nil
 }
 

@@ -140,12 +140,18 @@ func (p *pool) pumpLocked() {
 	}
 }
 
-// ready lets a member take messages.
-func (p *pool) ready(m *groupMember) {
+// ready lets a member take messages once open has told its client that it may; not if
+// open fails. Nothing is given in between: what is published after the client knows
+// finds the member ready.
+func (p *pool) ready(m *groupMember, open func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := open(); err != nil {
+		return err
+	}
 	m.full = false
 	p.pumpLocked()
+	return nil
 }
 
 // consumed takes FLOW of a member: limit is its credit and the bytes that it has
