@@ -34,6 +34,7 @@ test-browsers: deps browsers ## the browser client, the contract, the broker's p
 	cd web/js && npm run e2e
 	cd web/js && npm run contract
 	node cmd/broker/e2e/run.mjs
+	node --test examples/chat/e2e/
 	node examples/chat/e2e/run.mjs
 	node internal/guide/e2e/run.mjs
 

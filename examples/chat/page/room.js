@@ -192,9 +192,14 @@ export class Room {
   #gap(gap) {
     const entry = this.#entryOf(gap);
     if (!entry) return;
-    // One's own acknowledged messages in it will not come back.
-    for (const e of [...this.pending]) if (e.state === "sent") this.#settle(e);
-    if (gap.to) this.#covered = gap.to;
+    // One's own acknowledged messages in it will not come back, and no others are in it.
+    const { from, to, reason } = gap;
+    if (to) {
+      this.#settleBefore({ epoch: to.epoch, offset: to.offset + 1 });
+      this.#covered = to;
+    } else if (from && reason === "reconnect") {
+      this.#settleBefore({ epoch: from.epoch, offset: Infinity }); // that epoch has ended
+    }
     this.#add(entry);
   }
 
