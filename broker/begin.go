@@ -38,7 +38,7 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 	if f.From.Kind == codec.FromNow && f.Group == "" && !f.NoRetained && pos != seen {
 		begin.snapshot = tp.log != nil // one may have come since the log was looked at
 	}
-	sub.own = track{topic: tp, start: pos.Offset, announced: true}
+	sub.own = track{topic: tp, start: pos.Offset, announced: 1}
 	sub.last, sub.written = pos.Offset, pos.Offset
 	o, owes := begin.owed(pos.Offset)
 	if owes {

@@ -171,9 +171,6 @@ func (sub *subscription) paidLocked(b *debt) {
 		}
 	}
 	sub.releaseDebtLocked(b)
-	if t := b.track; sub.topic == nil && t.idle() && t.announced {
-		sub.tracks[b.topic.num] = nil
-	}
 }
 
 func (sub *subscription) releaseDebtLocked(b *debt) {

@@ -20,11 +20,13 @@ type subscription struct {
 	pool    *pool        // this is no subscription but what the router knows of a pool, with pattern alone
 
 	// Guarded by the session's mu.
-	out     *outlet
-	own     track             // of the topic of an exact pattern
-	tracks  map[uint64]*track // of a pattern that is not exact: the topics announced, by number; nil: nothing is special
-	last    uint64            // offset of the last message that was pushed, of an exact pattern
-	written uint64            // offset of the last message that the writer took, of an exact pattern
+	out    *outlet
+	own    track             // of the topic of an exact pattern
+	tracks map[uint64]*track // of a pattern that is not exact: the topics announced, by number; nil: nothing is special
+	// announcements is how many topics were announced on the stream.
+	announcements uint64
+	last          uint64 // offset of the last message that was pushed, of an exact pattern
+	written       uint64 // offset of the last message that the writer took, of an exact pattern
 	// opening: the bus is being asked; the router does not know the subscription
 	// yet. An end that comes meanwhile waits in ended, for open to carry it out.
 	opening bool

@@ -10,8 +10,9 @@ type track struct {
 	echo  echo
 	// snapshot: of messages up to it only last values are given.
 	snapshot uint64
-	// announced: the client knows the topic's number from this stream.
-	announced bool
+	// announced is the number of the topic's last announcement on the stream, counted
+	// from 1, or below it; 0: there was none.
+	announced uint64
 }
 
 // trackLocked returns what is special about a topic; nil if nothing is.
@@ -27,8 +28,11 @@ func (sub *subscription) makeTrackLocked(tp *topic) *track {
 	if t := sub.trackLocked(tp); t != nil {
 		return t
 	}
-	_, announced := sub.tracks[tp.num]
-	t := &track{topic: tp, announced: announced}
+	t := &track{topic: tp}
+	if _, announced := sub.tracks[tp.num]; announced {
+		// It was among the last ones: see announcedLocked.
+		t.announced = sub.announcements - min(maxAnnounced, sub.announcements-1)
+	}
 	sub.tracks[tp.num] = t
 	return t
 }
@@ -39,7 +43,13 @@ func (sub *subscription) knowsLocked(tp *topic) bool {
 		return sub.topic == tp // SUBSCRIBED did
 	}
 	t, ok := sub.tracks[tp.num]
-	return ok && (t == nil || t.announced)
+	return ok && (t == nil || sub.toldLocked(t))
+}
+
+// toldLocked reports whether the client knows the topic of t: it was announced, and
+// not so long ago that the client may have forgotten it (PROTOCOL §6.3).
+func (sub *subscription) toldLocked(t *track) bool {
+	return t.announced > 0 && sub.announcements-t.announced < codec.MaxAnnouncements/2
 }
 
 // announcementLocked returns the TOPIC frame that must come before a topic's first
@@ -65,14 +75,15 @@ func (sub *subscription) announcementLocked(tp *topic, before uint64) []byte {
 
 // announcedLocked takes note of an announcement.
 func (sub *subscription) announcedLocked(tp *topic) {
+	sub.announcements++
 	if t := sub.tracks[tp.num]; t != nil {
-		t.announced = true
+		t.announced = sub.announcements
 		return
 	}
 	if len(sub.tracks) >= maxAnnounced {
 		sub.forgot = true
 		for num, t := range sub.tracks {
-			if t != nil && t.echo.to != 0 && t.announced {
+			if t != nil && t.echo.to != 0 && sub.toldLocked(t) {
 				sub.tellEchoLocked(t)
 			}
 			if t == nil || t.idle() {

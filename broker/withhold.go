@@ -66,7 +66,7 @@ func (sub *subscription) settleEchoLocked() {
 		sub.tellEchoLocked(&sub.own)
 	}
 	for _, t := range sub.tracks {
-		if t != nil && t.echo.to != 0 && t.announced {
+		if t != nil && t.echo.to != 0 && sub.toldLocked(t) {
 			sub.tellEchoLocked(t)
 		}
 	}

@@ -39,14 +39,13 @@ type sequencer struct {
 }
 
 // maxRemembered bounds the topics of a subscription that are remembered. The one
-// whose last message is oldest is forgotten first. A broker that forgets what it
-// has announced before this many (ours does after 4,096) announces again what was
-// forgotten here, so nothing is lost. With another broker the messages of such a
-// topic cannot be placed, since nobody knows its name any more; what is told then
-// is a gap of unknown extent. It is no error of the stream: to subscribe again
-// would cost all other topics a gap too, and with this many topics in use it would
-// not end.
-const maxRemembered = 1 << 16
+// that was announced or had a message the longest ago is forgotten first. A broker
+// uses numbers of the last codec.MaxAnnouncements announcements only (PROTOCOL
+// §6.3): those are remembered, since between such an announcement and now at most
+// twice as many topics can have been announced or used. A message of a number that is
+// not known any more is a gap of unknown extent, and no error of the stream: to
+// subscribe again would cost all other topics a gap too.
+const maxRemembered = 2 * codec.MaxAnnouncements
 
 // topicSequence is how far a subscription has come in one topic.
 type topicSequence struct {

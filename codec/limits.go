@@ -23,16 +23,18 @@ const (
 	MaxReply       = 255     // a reply address
 	MaxLast        = 10_000  // n of FromLast
 	MaxPositions   = 1024    // topics of FromPositions
-	MaxPage        = 1000    // messages of a page of history
-	MaxPageBytes   = 1 << 20 // frames of a page of history
-	MaxState       = 1 << 10 // the state of a presence
-	MaxPresences   = 64      // topics in which a session is present
-	MaxRequests    = 256     // requests of a session without DONE
-	MaxPages       = 8       // page streams of a session at a time
-	MaxReplies     = 65_535  // replies to one request
-	MaxTimeout     = 600_000 // ms that a request waits
-	MaxHealth      = 1024    // subscriptions of one PONG
-	MaxCounts      = 1024    // topics of one COUNTS
+	// MaxAnnouncements is how many announcements of topics on a stream count.
+	MaxAnnouncements = 32 << 10
+	MaxPage          = 1000    // messages of a page of history
+	MaxPageBytes     = 1 << 20 // frames of a page of history
+	MaxState         = 1 << 10 // the state of a presence
+	MaxPresences     = 64      // topics in which a session is present
+	MaxRequests      = 256     // requests of a session without DONE
+	MaxPages         = 8       // page streams of a session at a time
+	MaxReplies       = 65_535  // replies to one request
+	MaxTimeout       = 600_000 // ms that a request waits
+	MaxHealth        = 1024    // subscriptions of one PONG
+	MaxCounts        = 1024    // topics of one COUNTS
 
 	// FrameOverhead is what a frame may be longer than the payload limit.
 	FrameOverhead = 8 << 10

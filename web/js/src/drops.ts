@@ -3,7 +3,7 @@
  * - `late`: a newer message of the topic was handed out before it came;
  * - `superseded`: it waited for a reliable message, and a newer one took its place;
  * - `queue`: the application did not take it in time, and a newer one took its place;
- * - `unknown_topic`: a datagram of a topic that was never announced;
+ * - `unknown_topic`: a message of a topic that was not announced in time, or was forgotten;
  * - `bad_datagram`: a datagram that is no message;
  * - `unsent`: a lossy message that could not be sent: no connection, or too many
  *   were waiting.

@@ -28,6 +28,8 @@ export const MAX_REPLY = 255;
 export const MAX_LAST = 10_000;
 /** Topics of a list of positions. */
 export const MAX_POSITIONS = 1024;
+/** Announcements of topics on a stream that count (PROTOCOL §6.3). */
+export const MAX_ANNOUNCEMENTS = 32 << 10;
 /** Messages of a page of history. */
 export const MAX_PAGE = 1000;
 /** Page streams of a session at a time. */

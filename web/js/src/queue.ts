@@ -128,6 +128,13 @@ export class ItemQueue {
     if (this.marks) this.#push({ kind, topic });
   }
 
+  /** Drops a message that took `cost` and has no topic that is known. */
+  unknown(cost: number): void {
+    this.gap({ ...unknown, reason: "unknown" });
+    this.#events.dropped("unknown_topic");
+    this.#free(cost);
+  }
+
   synced(t: TopicState): void {
     this.mark("synced", t.name);
   }

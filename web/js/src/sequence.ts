@@ -5,6 +5,7 @@
 import type { DropReason } from "./drops.js";
 import { fail } from "./errors.js";
 import type { GapFrame, MessageFrame, Skip } from "./frames.js";
+import { MAX_ANNOUNCEMENTS } from "./limits.js";
 import { type Gap, type Position, gapReason } from "./message.js";
 
 /** The classes of PROTOCOL §6.1, by number. */
@@ -87,15 +88,11 @@ export interface SequenceSink {
   drop(arrival: Arrival, reason: DropReason): void;
   /** A gap that the broker told. */
   gap(gap: Gap): void;
+  /** A message of a topic whose number was forgotten. */
+  unknown(cost: number): void;
   /** Everything of a topic from before the subscription began has come. */
   synced(topic: TopicState): void;
 }
-
-/**
- * The topics that are remembered. A broker that forgets what it has announced before
- * it has announced as many others announces them again, so nothing is lost.
- */
-const MAX_TOPICS = 1 << 16;
 
 /** The keys of a topic that are remembered (PROTOCOL §9, 4). */
 const MAX_KEYS = 1024;
@@ -119,6 +116,7 @@ export class Sequence {
   readonly #sink: SequenceSink;
   readonly #topics = new Map<number, TopicState>();
   readonly #numbers = new Map<string, number>();
+  #forgot = false; // some number: one that is not known is no error
 
   /**
    * `cls` is the class of the subscription; `ordered` is false in a group, where
@@ -167,7 +165,7 @@ export class Sequence {
       dropped: 0,
     };
     this.#topics.set(t.topic, state);
-    if (this.#topics.size > MAX_TOPICS) {
+    if (this.#topics.size > MAX_ANNOUNCEMENTS) {
       [before = 0] = this.#topics.keys();
       this.forget(before);
     }
@@ -195,6 +193,7 @@ export class Sequence {
   forget(number: number): void {
     const t = this.#topics.get(number);
     if (!t) return;
+    this.#forgot = true;
     this.#topics.delete(number);
     this.#numbers.delete(t.name);
     if (t.held) this.#drop(t.held, "late");
@@ -205,15 +204,17 @@ export class Sequence {
     for (const number of this.#topics.keys()) this.forget(number);
   }
 
-  #topic(number: number): TopicState {
+  /** Undefined for a number that may have been forgotten (PROTOCOL §6.3). */
+  #topic(number: number): TopicState | undefined {
     const t = this.#topics.get(number);
-    if (!t) throw fail("protocol_violation", `topic ${number} is not announced`);
+    if (!t && !this.#forgot) throw fail("protocol_violation", `topic ${number} is not announced`);
     return t;
   }
 
   /** Takes a message that came by stream and took `cost` bytes of credit. */
   message(frame: MessageFrame, cost: number): void {
     const t = this.#topic(frame.topic);
+    if (!t) return this.#sink.unknown(cost);
     const a = this.#arrival(t, frame, cost);
     if (t.class === RELIABLE && this.#ordered && frame.reliable === undefined) {
       if (frame.offset <= t.reliable) {
@@ -231,10 +232,10 @@ export class Sequence {
    * and is not handed out.
    */
   datagram(frame: MessageFrame, muted = false): void {
-    const t = this.#topic(frame.topic);
+    const t = this.#topics.get(frame.topic);
     // A datagram goes to every subscription: this one gets its messages of class
     // latest, and the reliable ones of class reliable, by stream (PROTOCOL §8).
-    if (t.class === LATEST || (t.class === RELIABLE && frame.reliable === undefined)) return;
+    if (!t || t.class === LATEST || (t.class === RELIABLE && frame.reliable === undefined)) return;
     const a = this.#arrival(t, frame, 0, muted);
     // It was on its way for another subscription before this one began.
     if (frame.offset <= t.replay) this.#drop(a, "late");
@@ -350,12 +351,12 @@ export class Sequence {
       this.#tell(one, g.from ?? 0);
     }
     // It may begin before what has come: what was sent by datagram and did not arrive.
-    const from = one && g.from !== undefined && epoch === one.epoch ? Math.max(g.from, one.last) : g.from;
+    const from = one && g.from !== undefined && epoch === one.epoch ? Math.max(g.from, one.last) : one && g.from;
     this.#sink.gap({
       kind: "gap",
       topic: one?.name,
       from: position(epoch, from),
-      to: position(epoch, g.to),
+      to: one && position(epoch, g.to),
       reason: gapReason(g.reason),
       count: g.count,
     });
@@ -368,7 +369,8 @@ export class Sequence {
 
   /** Takes note of messages that were withheld (PROTOCOL §6.7). */
   skip(s: Skip): void {
-    this.#advance(this.#topic(s.topic), s.to);
+    const t = this.#topic(s.topic);
+    if (t) this.#advance(t, s.to);
   }
 
   #advance(t: TopicState, to: number): void {

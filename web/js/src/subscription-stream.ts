@@ -91,6 +91,10 @@ export class SubscriptionStream {
       put: (a) => queue.put({ ...a, done: () => this.#finish(a.cost) }),
       drop: (a, reason) => queue.drop(a, reason),
       gap: (g) => queue.gap(g),
+      unknown: (cost) => {
+        this.#finish(cost);
+        queue.unknown(cost);
+      },
       synced: () => {},
     };
   }
