@@ -147,7 +147,7 @@ func TestTokenExpires(t *testing.T) {
 		"short": {id: "alice", publish: []string{"a"}, ttl: 100 * time.Millisecond},
 		"long":  {id: "alice", publish: []string{"a"}, ttl: time.Hour},
 	}
-	eachNetwork(t, func(t *testing.T, n network) {
+	inVirtualTime(t, func(t *testing.T, n network) {
 		newBroker(t, n, broker.Config{Authenticator: auth, TokenGrace: 300 * time.Millisecond})
 		p := newPeer(t, n)
 		p.control = p.open()

@@ -236,7 +236,7 @@ func TestRefusedSingleMessages(t *testing.T) {
 
 // A client that says nothing is let go, and a stream that says nothing too.
 func TestSilence(t *testing.T) {
-	eachNetwork(t, func(t *testing.T, n network) {
+	inVirtualTime(t, func(t *testing.T, n network) {
 		newBroker(t, n, broker.Config{HelloTimeout: 50 * time.Millisecond, StreamTimeout: 50 * time.Millisecond})
 		silent := newPeer(t, n)
 		silent.wantClosed(codec.CodeHelloTimeout)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -15,6 +16,7 @@ import (
 	"github.com/tidewire/tidewire/codec"
 	"github.com/tidewire/tidewire/internal/memnet"
 	"github.com/tidewire/tidewire/wt"
+	"github.com/tidewire/tidewire/wt/wttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,6 +42,19 @@ type network interface {
 func eachNetwork(t *testing.T, test func(t *testing.T, n network)) {
 	t.Run("webtransport", func(t *testing.T) { test(t, newWTNetwork(t)) })
 	t.Run("memory", func(t *testing.T) { test(t, &memNetwork{}) })
+}
+
+// inVirtualTime is eachNetwork in virtual time, for what a test measures or bounds in
+// time: WebTransport is over a simulated network.
+func inVirtualTime(t *testing.T, test func(t *testing.T, n network)) {
+	t.Run("webtransport", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			test(t, &simulated{network: wttest.NewNetwork(t, wttest.Link{Latency: time.Millisecond}, 1)})
+		})
+	})
+	t.Run("memory", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { test(t, &memNetwork{}) })
+	})
 }
 
 // wtNetwork is WebTransport over loopback.
@@ -110,6 +125,9 @@ func (n *memNetwork) datagrams() bool       { return false }
 func newBroker(t *testing.T, n network, config broker.Config) *broker.Broker {
 	t.Helper()
 	config.Logger = slog.New(slog.DiscardHandler)
+	if _, remote := n.(*simulated); remote && config.Authenticator == nil {
+		config.Authenticator = broker.Open{AllowRemote: true}
+	}
 	b, err := broker.New(config)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -29,15 +30,48 @@ type simulated struct {
 
 func simulate(t *testing.T, link wttest.Link, config broker.Config) *simulated {
 	t.Helper()
-	config.Logger, config.Authenticator = slog.New(slog.DiscardHandler), broker.Open{AllowRemote: true}
+	if config.Authenticator == nil {
+		config.Authenticator = broker.Open{AllowRemote: true}
+	}
+	config.Logger = slog.New(slog.DiscardHandler)
 	b, err := broker.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	network := wttest.NewNetwork(t, link, 1)
-	server := wttest.Serve(t, network, wt.ServerConfig{Handler: b})
-	t.Cleanup(func() { _ = b.Close() })
-	return &simulated{network, server, b}
+	s := &simulated{network: wttest.NewNetwork(t, link, 1)}
+	s.start(t, b)
+	return s
+}
+
+// start makes a simulated network one of those that a test runs over.
+func (s *simulated) start(t *testing.T, b *broker.Broker) (stop func()) {
+	t.Helper()
+	s.broker, s.server = b, wttest.Serve(t, s.network, wt.ServerConfig{Handler: b})
+	stop = sync.OnceFunc(func() { _ = b.Close() })
+	t.Cleanup(stop)
+	return stop
+}
+
+func (s *simulated) config() client.Config {
+	return client.Config{Dial: func(ctx context.Context, _ string) (client.Conn, error) {
+		session, err := s.server.Dialer(wt.Dialer{}).Dial(ctx, s.server.URL)
+		if err != nil {
+			return nil, err
+		}
+		return client.WebTransport(session), nil
+	}}
+}
+
+func (s *simulated) datagrams() bool { return true }
+
+func (s *simulated) raw(t *testing.T) client.Conn {
+	t.Helper()
+	conn, err := s.config().Dial(within(t), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.CloseWithError(0, "") })
+	return conn
 }
 
 // dial connects a client, each of whose connections comes from the endpoint that next

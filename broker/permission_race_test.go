@@ -145,10 +145,10 @@ func TestAnswerBeforeEnd(t *testing.T) {
 
 // A principal need not be comparable.
 func TestPrincipalOfAnyType(t *testing.T) {
-	n := &memNetwork{}
-	newBroker(t, n, broker.Config{Authenticator: fleeting{}})
-	p, _ := welcomedPeer(t, n)
-	p.control.want(codec.TypeNotice)
+	bubble(t, broker.Config{Authenticator: fleeting{}}, func(t *testing.T, n *memNetwork, _ *broker.Broker) {
+		p, _ := welcomedPeer(t, n)
+		p.control.want(codec.TypeNotice)
+	})
 }
 
 // fleeting is its own principal, of a type that cannot be compared.

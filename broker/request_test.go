@@ -227,9 +227,9 @@ func TestRequestRefused(t *testing.T) {
 			{codec.Request{Topic: "$a", Timeout: 60_000, Limit: 1}, codec.CodeSystemTopic},
 			{codec.Request{Topic: "a", Timeout: 0, Limit: 1}, codec.CodeInvalidOption},
 			{codec.Request{Topic: "a", Timeout: codec.MaxTimeout + 1, Limit: 1}, codec.CodeInvalidOption},
-			{codec.Request{Topic: "a", Timeout: 1, Limit: 0}, codec.CodeInvalidOption},
-			{codec.Request{Topic: "a", Timeout: 1, Limit: codec.MaxReplies + 1}, codec.CodeInvalidOption},
-			{codec.Request{Topic: "a", Timeout: 1, Limit: 1, Headers: codec.Headers{{Name: "a b"}}}, codec.CodeInvalidOption},
+			{codec.Request{Topic: "a", Timeout: 60_000, Limit: 0}, codec.CodeInvalidOption},
+			{codec.Request{Topic: "a", Timeout: 60_000, Limit: codec.MaxReplies + 1}, codec.CodeInvalidOption},
+			{codec.Request{Topic: "a", Timeout: 60_000, Limit: 1, Headers: codec.Headers{{Name: "a b"}}}, codec.CodeInvalidOption},
 			{codec.Request{Topic: "a", Timeout: 60_000, Limit: 1, Payload: codec.Bytes(make([]byte, 1001))}, codec.CodePayloadTooLarge},
 		} {
 			test.request.Number = uint64(i)
@@ -258,8 +258,8 @@ func TestRequestFaults(t *testing.T) {
 			frames []byte
 			code   codec.Code
 		}{
-			"open number": {codec.AppendRequest(codec.AppendRequest(nil, codec.Request{Number: 1, Topic: "here", Timeout: 1000, Limit: 1}),
-				codec.Request{Number: 1, Topic: "here", Timeout: 1000, Limit: 1}), codec.CodeDuplicateNumber},
+			"open number": {codec.AppendRequest(codec.AppendRequest(nil, codec.Request{Number: 1, Topic: "here", Timeout: 60_000, Limit: 1}),
+				codec.Request{Number: 1, Topic: "here", Timeout: 60_000, Limit: 1}), codec.CodeDuplicateNumber},
 			"REQUEST of nothing": {[]byte{2, 0x91, 64}, codec.CodeMalformedFrame},
 			"REPLY of nothing":   {[]byte{2, 0x91, 67}, codec.CodeMalformedFrame},
 			"CANCEL of nothing":  {[]byte{2, 0x91, 68}, codec.CodeMalformedFrame},

@@ -1,84 +1,52 @@
 package broker_test
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
-	"github.com/tidewire/tidewire/wt"
+	"github.com/tidewire/tidewire/wt/wttest"
 )
-
-// cable is a client's network that can be pulled.
-type cable struct {
-	net.PacketConn
-	pulled atomic.Bool
-}
-
-func (c *cable) WriteTo(b []byte, to net.Addr) (int, error) {
-	if c.pulled.Load() {
-		return len(b), nil
-	}
-	return c.PacketConn.WriteTo(b, to)
-}
-
-func (c *cable) ReadFrom(b []byte) (int, net.Addr, error) {
-	for {
-		n, from, err := c.PacketConn.ReadFrom(b)
-		if err != nil || !c.pulled.Load() {
-			return n, from, err
-		}
-	}
-}
 
 // One of 100 subscribers loses its network. The others lose nothing, and the
 // publisher is not held up.
 func TestOneOfManyLosesItsNetwork(t *testing.T) {
-	const subscribers, messages = 100, 60
-	n := newWTNetwork(t)
-	b := newBroker(t, n, broker.Config{MaxQueueBytes: 64 << 10, Topics: noHistory})
-
-	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = socket.Close() })
-	dead := &cable{PacketConn: socket}
-	victim := dial(t, n, func(c *client.Config) {
-		c.Dial = func(ctx context.Context, url string) (client.Conn, error) {
-			d := wt.Dialer{CertificateHashes: [][32]byte{n.identity.Hash()}, PacketConn: dead}
-			session, err := d.Dial(ctx, url)
-			return wtClient{session}, err
+	synctest.Test(t, func(t *testing.T) {
+		const subscribers, messages = 100, 20
+		s := simulate(t, wttest.Link{Latency: time.Millisecond}, broker.Config{MaxQueueBytes: 64 << 10, Topics: noHistory})
+		end := s.network.NewEndpoint()
+		subscribe(t, s.dial(t, func() *wttest.Endpoint { return end }), "topic", &client.SubscribeOptions{Credit: 1 << 20})
+		var subs []*client.Subscription
+		for range subscribers - 1 {
+			subs = append(subs, subscribe(t, s.dial(t, s.network.NewEndpoint), "topic", nil))
 		}
-	})
-	subscribe(t, victim, "topic", &client.SubscribeOptions{Credit: 1 << 20})
+		publisher := s.dial(t, s.network.NewEndpoint)
 
-	var subs []*client.Subscription
-	for range subscribers - 1 {
-		subs = append(subs, subscribe(t, dial(t, n), "topic", nil))
-	}
-	dead.pulled.Store(true)
-	publisher := dial(t, n)
-	payload := make([]byte, 4<<10)
-	for i := range messages {
-		publish(t, publisher, "topic", payload)
-		for k, sub := range subs {
-			if m := take(t, sub, 1)[0]; m.Gap != nil || m.Position.Offset != uint64(i+1) {
-				t.Fatalf("subscriber %d: message %d is at offset %d, gap %v", k, i, m.Position.Offset, m.Gap)
+		end.Partition()
+		start := time.Now()
+		payload := make([]byte, 16<<10)
+		for i := range messages {
+			publish(t, publisher, "topic", payload)
+			for k, sub := range subs {
+				if m := take(t, sub, 1)[0]; m.Gap != nil || m.Position.Offset != uint64(i+1) {
+					t.Fatalf("subscriber %d: message %d is at offset %d, gap %v", k, i, m.Position.Offset, m.Gap)
+				}
 			}
 		}
-	}
-	// What the dead one did not take was bounded, and what it missed was counted.
-	s := b.Stats()
-	if s.QueuedBytes > 64<<10 || s.Dropped[broker.DropOverflow] == 0 {
-		t.Errorf("%d bytes wait, %d messages were dropped", s.QueuedBytes, s.Dropped[broker.DropOverflow])
-	}
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("%d messages took %v", messages, d)
+		}
+		// What the dead one did not take was bounded, and what it missed was counted.
+		stats := s.broker.Stats()
+		if stats.QueuedBytes == 0 || stats.QueuedBytes > 64<<10 || stats.Dropped[broker.DropOverflow] == 0 {
+			t.Errorf("%d bytes wait, %d messages were dropped", stats.QueuedBytes, stats.Dropped[broker.DropOverflow])
+		}
+	})
 }
 
 // An application that does not read its subscriptions holds up nobody: neither
@@ -147,33 +115,33 @@ func TestSubscriptionsThatAreNotRead(t *testing.T) {
 // A client that gives credit and does not read loses the stream at the deadline;
 // its other streams live, and the control stream tells what has happened.
 func TestCreditWithoutReading(t *testing.T) {
-	n := &memNetwork{}
-	b := newBroker(t, n, broker.Config{WriteTimeout: 100 * time.Millisecond})
-	p, _ := welcomedPeer(t, n)
-	unread, read := p.open(), p.open()
-	unread.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 7, Pattern: "big", Credit: 1 << 20}))
-	read.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 8, Pattern: "small", Credit: 1 << 20}))
-	read.want(codec.TypeSubscribed)
-	eventually(t, func() bool { return b.Stats().Subscriptions == 2 })
-	for i := range 20 {
-		if _, err := b.Publish(t.Context(), "big", make([]byte, 10<<10), nil); err != nil {
-			t.Fatal(err)
+	bubble(t, broker.Config{WriteTimeout: 100 * time.Millisecond}, func(t *testing.T, n *memNetwork, b *broker.Broker) {
+		p, _ := welcomedPeer(t, n)
+		unread, read := p.open(), p.open()
+		unread.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 7, Pattern: "big", Credit: 1 << 20}))
+		read.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 8, Pattern: "small", Credit: 1 << 20}))
+		read.want(codec.TypeSubscribed)
+		eventually(t, func() bool { return b.Stats().Subscriptions == 2 })
+		for i := range 20 {
+			if _, err := b.Publish(t.Context(), "big", make([]byte, 10<<10), nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.Publish(t.Context(), "small", fmt.Sprint(i), nil); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, err := b.Publish(t.Context(), "small", fmt.Sprint(i), nil); err != nil {
-			t.Fatal(err)
+		end, err := codec.ParseStreamEnd(p.control.want(codec.TypeStreamEnd))
+		if err != nil || end.Subscription != 7 || end.Code != codec.CodeSlowSubscriber || !end.Retry.Set {
+			t.Errorf("%+v, %v", end, err)
 		}
-	}
-	end, err := codec.ParseStreamEnd(p.control.want(codec.TypeStreamEnd))
-	if err != nil || end.Subscription != 7 || end.Code != codec.CodeSlowSubscriber || !end.Retry.Set {
-		t.Errorf("%+v, %v", end, err)
-	}
-	for i := range 20 {
-		m, err := codec.ParseMessage(read.want(codec.TypeMessage))
-		if err != nil || string(m.Payload.Data) != fmt.Sprint(i) {
-			t.Fatalf("message %d: %q, %v", i, m.Payload.Data, err)
+		for i := range 20 {
+			m, err := codec.ParseMessage(read.want(codec.TypeMessage))
+			if err != nil || string(m.Payload.Data) != fmt.Sprint(i) {
+				t.Fatalf("message %d: %q, %v", i, m.Payload.Data, err)
+			}
 		}
-	}
-	p.wantAlive()
+		p.wantAlive()
+	})
 }
 
 // The queues of all subscriptions together stay within the broker's budget.
