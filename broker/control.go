@@ -122,7 +122,11 @@ func (s *session) publishOnce(m codec.Publish, err error) {
 func (s *session) publishSingle(m codec.Publish) (Position, error) {
 	b := s.broker
 	if !m.Order.Set {
-		return s.publish(m.Topic, b.topics.config(m.Topic), m, false)
+		config := b.topics.config(m.Topic)
+		if config.mayForget(m.Age) {
+			return Position{}, errForgotten
+		}
+		return s.publish(m.Topic, config, m, false)
 	}
 	tp, err := b.topics.get(m.Topic, true)
 	if err != nil {

@@ -184,10 +184,14 @@ func (p *publication) publish(f codec.Frame, more bool) (Position, error) {
 }
 
 // publishCounted publishes a message that has a place in its publisher's count,
-// unless it was published before (PROTOCOL §7.6). p is nil where nothing is
-// remembered.
+// unless it was, or may have been, published before (PROTOCOL §7.6). p is nil where
+// nothing is remembered.
 func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m codec.Publish, more bool) (Position, error) {
-	if p == nil {
+	forgotten := tp.config.mayForget(m.Age)
+	switch {
+	case p == nil && forgotten:
+		return Position{}, errForgotten
+	case p == nil:
 		return s.publish(tp.name, tp.config, m, more)
 	}
 	before, fresh, err := p.begin(s.ctx, sequence)
@@ -200,6 +204,10 @@ func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m cod
 			return Position{}, errDuplicate
 		}
 		return before, nil
+	}
+	if forgotten {
+		p.end(sequence, Position{})
+		return Position{}, errForgotten
 	}
 	pos, err := s.publish(tp.name, tp.config, m, more)
 	p.end(sequence, pos)

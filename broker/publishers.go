@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidewire/tidewire/codec"
 )
@@ -227,6 +228,21 @@ func (p *publisher) answered(ctx context.Context, first uint64) error {
 // errDuplicate answers what was published before and whose position is not known any
 // more.
 var errDuplicate = &codec.Error{Code: codec.CodeDuplicate, Reason: "it was published before"}
+
+// errForgotten answers what was sent before, too long ago to tell whether it was
+// published.
+var errForgotten = &codec.Error{Code: codec.CodeForgotten, Reason: "it was sent before, and the topic does not remember for so long what was published"}
+
+// mayForget reports whether a message that was sent first so long ago, in ms, may have
+// been published and forgotten since (PROTOCOL §7.6).
+func (c *TopicConfig) mayForget(age codec.Optional) bool {
+	window := c.Deduplicate
+	return age.Set && age.Value >= uint64((window-min(window/2, underWay)).Milliseconds())
+}
+
+// underWay is how long a message may be under way, from when its age was written to
+// when it is looked for here.
+const underWay = 10 * time.Second
 
 // recentIDs are the idempotency keys that were published to a topic within its
 // window (PROTOCOL §7.6).

@@ -221,6 +221,45 @@ func TestPublisherWindow(t *testing.T) {
 	}, broker.Config{Topics: topics})
 }
 
+// What is sent again is not published if the topic may have forgotten it, and whatever
+// else comes is.
+func TestSentAgainTooLate(t *testing.T) {
+	topics := []broker.TopicConfig{{Pattern: "short", Deduplicate: 6 * time.Second}, {Pattern: "none", Deduplicate: -1}}
+	script(t, func(t *testing.T, b *broker.Broker, n *memNetwork) {
+		p, _ := welcomedPeer(t, n)
+		publish := func(m codec.Publish, age, want uint64, wantCode codec.Code) {
+			t.Helper()
+			m.Payload, m.Age = codec.Text("x"), codec.Some(age)
+			if got, code := p.publish(m); got != want || code != wantCode {
+				t.Errorf("%+v: offset %d, %s, want %d, %s", m, got, code, want, wantCode)
+			}
+		}
+		publish(codec.Publish{Topic: "short", Order: codec.Some(1)}, 2999, 1, codec.CodeOK)
+		publish(codec.Publish{Topic: "short", Order: codec.Some(1)}, 1<<50, 1, codec.CodeOK) // it is known still
+		publish(codec.Publish{Topic: "short", Order: codec.Some(2)}, 3000, 0, codec.CodeForgotten)
+		publish(codec.Publish{Topic: "short", Order: codec.Some(2)}, 0, 2, codec.CodeOK) // its number is free
+		publish(codec.Publish{Topic: "short", ID: "id"}, 3000, 0, codec.CodeForgotten)
+		publish(codec.Publish{Topic: "short", ID: "id"}, 2999, 3, codec.CodeOK)
+		publish(codec.Publish{Topic: "none", Order: codec.Some(1)}, 0, 0, codec.CodeForgotten)
+		publish(codec.Publish{Topic: "none", ID: "id"}, 0, 0, codec.CodeForgotten)
+		publish(codec.Publish{Topic: "other", Order: codec.Some(1)}, 109_999, 1, codec.CodeOK)
+		publish(codec.Publish{Topic: "other", Order: codec.Some(2)}, 110_000, 0, codec.CodeForgotten)
+
+		l := p.publication("short", 3)
+		age := codec.Some(3000)
+		l.send(codec.AppendPublish(nil, codec.Publish{Sequence: 3, Payload: codec.Text("x"), Age: age}))
+		l.send(codec.AppendPublish(nil, codec.Publish{Sequence: 4, Payload: codec.Text("x")}))
+		nack, err := codec.ParseNack(l.want(codec.TypeNack))
+		if err != nil || nack.Sequence != 3 || nack.Code != codec.CodeForgotten {
+			t.Errorf("%+v, %v", nack, err)
+		}
+		ack, err := codec.ParseAck(l.want(codec.TypeAck))
+		if err != nil || ack.Sequence != 4 || len(ack.Offsets) != 1 || ack.Offsets[0] != 4 {
+			t.Errorf("%+v, %v", ack, err)
+		}
+	}, broker.Config{Topics: topics})
+}
+
 // A message with an idempotency key is delivered once, whoever publishes it, however
 // it travels.
 func TestIdempotencyKeys(t *testing.T) {

@@ -40,8 +40,9 @@ type TopicConfig struct {
 	// MaxMembers bounds the sessions that are present at a time. 0 is 1,000.
 	MaxMembers int
 	// Deduplicate is how long messages are remembered, so that one that is published
-	// again is not delivered again (PROTOCOL §7.6). 0 is 2 minutes; below 0 they are
-	// not.
+	// again is not delivered again (PROTOCOL §7.6). What a client sends again when that
+	// time is over, or about to be, is refused. 0 is 2 minutes; below 0 they are not
+	// remembered.
 	Deduplicate time.Duration
 	// MaxPayload bounds a payload, in bytes. 0 is Config.Limits.Payload, which it
 	// may not be above.

@@ -244,7 +244,7 @@ func (p *publisher) refusedLocked(end error) {
 	for _, o := range p.queue {
 		err := end
 		if !o.sentAt.IsZero() && code.Temporary() {
-			err = &Error{Code: codec.CodeConnectionLost, Reason: fmt.Sprintf("the publication has ended before the answer: %v", end)}
+			err = o.unknown(fmt.Sprintf("the publication has ended before the answer: %v", end))
 		}
 		p.settle(o, answer{err: err})
 	}

@@ -45,9 +45,9 @@ type PublishOptions struct {
 //
 // A message whose answer was awaited when the connection was lost is published
 // again on the next one, and the broker drops what it has already, if the broker
-// knows this client still and little time has passed, or if the message has an ID.
-// Otherwise the error has CodeConnectionLost, and the message may have been
-// published or not. The position is the zero one if the broker has published the
+// knows this client still, or if the message has an ID, and the topic remembers for so
+// long what was published (2 minutes, unless it is configured otherwise). Otherwise the
+// error has CodeConnectionLost, and the message may have been published or not. The position is the zero one if the broker has published the
 // message before and does not know any more where.
 //
 // If ctx ends before the message was sent, it is not. If it ends later, the message

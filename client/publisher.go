@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,9 +83,6 @@ func failedResult(err error) *PublishResult {
 const (
 	// soon is how long after a message another one opens a stream.
 	soon = 10 * time.Second
-	// resendWithin is how long after it was sent first a message is sent again: as
-	// long as brokers remember publishers, unless they are told otherwise.
-	resendWithin = 2 * time.Minute
 	// maxPublishers is how many publishers are kept of which none is at work.
 	maxPublishers = 1024
 )
@@ -249,10 +247,14 @@ func (p *publisher) answeredLocked(a answer) {
 }
 
 // settle gives a message its result. One that the broker had published before, and
-// does not remember where, is published.
+// does not remember where, is published; of one that it may have forgotten nobody
+// knows.
 func (p *publisher) settle(o *outgoing, a answer) {
-	if codec.CodeOf(a.err) == codec.CodeDuplicate {
+	switch codec.CodeOf(a.err) {
+	case codec.CodeDuplicate:
 		a = answer{}
+	case codec.CodeForgotten:
+		a.err = o.unknown(fmt.Sprintf("the connection was lost before the answer: %v", a.err))
 	}
 	p.client.publishers.pending.Add(-int64(o.size))
 	o.result.position, o.result.err = a.position, a.err
@@ -265,6 +267,16 @@ func (p *publisher) failLocked(err error) {
 		p.settle(o, answer{err: err})
 	}
 	p.queue, p.numbered, p.sent = nil, 0, 0
+}
+
+// unknown is the error of a message that was sent, and of which nobody can tell what
+// became of it.
+func (o *outgoing) unknown(why string) *Error {
+	why += "; the message may have been published or not"
+	if o.message.ID == "" {
+		why += ": give it a PublishOptions.ID, and it can be published again without coming twice"
+	}
+	return &Error{Code: codec.CodeConnectionLost, Reason: why}
 }
 
 // abandon takes a message back that was not sent yet.
@@ -282,13 +294,13 @@ func (p *publisher) abandon(o *outgoing, err error) {
 func (p *publisher) adoptLocked(id codec.ID) {
 	same := p.id == id
 	p.id = id
-	if p.numbered == 0 || same && time.Since(p.queue[0].firstSent()) < resendWithin {
+	if p.numbered == 0 || same {
 		return
 	}
 	rest := p.queue[:0]
 	for _, o := range p.queue {
 		if !o.sentAt.IsZero() && o.message.ID == "" {
-			p.settle(o, answer{err: &Error{Code: codec.CodeConnectionLost, Reason: "the connection was lost before the answer; the message may have been published or not"}})
+			p.settle(o, answer{err: o.unknown("the connection was lost before the answer, and the session could not be resumed")})
 			continue
 		}
 		o.message.Sequence = 0
@@ -298,12 +310,11 @@ func (p *publisher) adoptLocked(id codec.ID) {
 	p.queue, p.numbered = rest, 0
 }
 
-// firstSent is when the message was sent first, or now.
-func (o *outgoing) firstSent() time.Time {
-	if o.sentAt.IsZero() {
-		return time.Now()
-	}
-	return o.sentAt
+// age is how long ago the message was sent first, in ms. The wall clock counts too: the
+// other one stands still while the machine sleeps, and the broker's does not.
+func (o *outgoing) age(now time.Time) uint64 {
+	since := max(now.Sub(o.sentAt), now.Round(0).Sub(o.sentAt.Round(0)))
+	return uint64(since / time.Millisecond)
 }
 
 // numberLocked gives the message at i its sequence, and returns what is to be sent.
@@ -315,10 +326,12 @@ func (p *publisher) numberLocked(i int) codec.Publish {
 		p.next++
 		p.numbered++
 	}
+	m := o.message
 	if o.sentAt.IsZero() {
 		o.sentAt, o.tentative = now, true
+	} else {
+		m.Age = codec.Some(o.age(now))
 	}
-	m := o.message
 	if m.TTL.Set {
 		// It counts from Publish on.
 		m.TTL.Value -= min(m.TTL.Value-1, uint64(now.Sub(o.at)/time.Millisecond))

@@ -149,24 +149,46 @@ func TestMessagesOnTheNextConnection(t *testing.T) {
 			}
 		}
 
-		for name, id := range map[string]codec.ID{"another client": {2}, "too late": {1}} {
-			p = queued(t, 3, 2)
-			p.queue[1].message.ID = "key"
-			first := p.queue[0]
-			p.takeBackLocked()
-			if id == p.id {
-				time.Sleep(resendWithin)
-			}
-			p.adoptLocked(id)
-			if len(p.queue) != 3 || p.numbered != 0 || string(p.queue[0].message.Payload.Data) != "1" {
-				t.Fatalf("%s: %d messages, %d with a number", name, len(p.queue), p.numbered)
-			}
-			if got := p.numberLocked(0).Sequence; got != 4 {
-				t.Errorf("%s: the number %d was used before", name, got)
-			}
-			if code := codec.CodeOf(first.result.err); code != codec.CodeConnectionLost {
-				t.Errorf("%s: %s", name, code)
-			}
+		p = queued(t, 3, 2)
+		p.queue[1].message.ID = "key"
+		first := p.queue[0]
+		p.takeBackLocked()
+		p.adoptLocked(codec.ID{2})
+		if len(p.queue) != 3 || p.numbered != 0 || string(p.queue[0].message.Payload.Data) != "1" {
+			t.Fatalf("%d messages, %d with a number", len(p.queue), p.numbered)
+		}
+		if got := p.numberLocked(0).Sequence; got != 4 {
+			t.Errorf("the number %d was used before", got)
+		}
+		if code := codec.CodeOf(first.result.err); code != codec.CodeConnectionLost {
+			t.Errorf("%s", code)
+		}
+	})
+}
+
+// What goes out again tells how long ago it went out first, what goes out for the first
+// time does not; and of what the broker may have forgotten the outcome is unknown.
+func TestAgeOfMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := queued(t, 1, 1)
+		p.takeBackLocked()
+		time.Sleep(1500 * time.Millisecond)
+		if m := p.numberLocked(0); m.Age != codec.Some(1500) {
+			t.Errorf("sent again: %+v", m.Age)
+		}
+		if m := p.numberLocked(1); m.Age.Set {
+			t.Errorf("sent first: %+v", m.Age)
+		}
+		p.sent = 2
+		p.takeBackLocked() // the writer did not take the second one
+		if m := p.numberLocked(1); m.Age.Set {
+			t.Errorf("taken back unsent: %+v", m.Age)
+		}
+		p.sent = 1
+		o := p.queue[0]
+		p.answeredLocked(answer{err: &Error{Code: codec.CodeForgotten, Reason: "long ago", Remote: true}})
+		if code := codec.CodeOf(o.result.err); code != codec.CodeConnectionLost {
+			t.Errorf("forgotten: %s", code)
 		}
 	})
 }

@@ -16,6 +16,7 @@ const (
 	CodeOK        Code = 0
 	CodeReplaced  Code = 1
 	CodeDuplicate Code = 2
+	CodeForgotten Code = 3
 
 	CodeProtocolViolation  Code = 100
 	CodeFrameTooLarge      Code = 101
@@ -72,6 +73,7 @@ var codeNames = map[Code]string{
 	CodeOK:                   "ok",
 	CodeReplaced:             "replaced",
 	CodeDuplicate:            "duplicate",
+	CodeForgotten:            "forgotten",
 	CodeProtocolViolation:    "protocol_violation",
 	CodeFrameTooLarge:        "frame_too_large",
 	CodeMalformedFrame:       "malformed_frame",

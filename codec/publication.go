@@ -56,12 +56,15 @@ type Publish struct {
 	Retain   bool     // the last value of its key (PROTOCOL §4.5)
 	ID       string   // idempotency key, at most MaxID bytes; "" is none
 	Order    Optional // on the control stream: the publisher's sequence (PROTOCOL §7.6)
+	Age      Optional // ms since it was sent first; not set: this is the first time (PROTOCOL §7.6)
 }
 
 // AppendPublish appends a PUBLISH frame (PROTOCOL §7.2).
 func AppendPublish(b []byte, m Publish) []byte {
 	n := 5
 	switch {
+	case m.Age.Set:
+		n = 12
 	case m.Order.Set:
 		n = 11
 	case m.ID != "":
@@ -105,6 +108,9 @@ func (m *Publish) options(p *packer, n int) {
 	if n >= 11 {
 		p.optional(m.Order)
 	}
+	if n >= 12 {
+		p.optional(m.Age)
+	}
 }
 
 // ParsePublish parses a PUBLISH frame (PROTOCOL §7.2). The payload refers to the
@@ -136,6 +142,7 @@ func (m *Publish) parseOptions(u *unpacker) {
 	m.Retain = flags&flagRetain != 0
 	m.ID = u.label("an idempotency key", MaxID)
 	m.Order = u.optional()
+	m.Age = u.optional()
 	switch {
 	case u.err != nil:
 	case flags > flagRetain:

@@ -148,6 +148,8 @@ var frames = []struct {
 	{"publish of a last value", TypePublish, Publish{Sequence: 1, Payload: Text("v"), Key: "k", Retain: true}},
 	{"publish with an idempotency key", TypePublish, Publish{Sequence: 1, Payload: Text("v"), ID: "order-17"}},
 	{"publish in order on the control stream", TypePublish, Publish{Sequence: 4, Topic: "a", Payload: Text("v"), Order: Some(17)}},
+	{"publish again", TypePublish, Publish{Sequence: 8, Payload: Text("v"), Age: Some(1500)}},
+	{"publish again on the control stream", TypePublish, Publish{Sequence: 5, Topic: "a", Payload: Text("v"), ID: "order-17", Order: Some(17), Age: Some(0)}},
 	{"priority", TypePriority, Priority{Subscription: 3, Priority: 7}},
 	{"ping", TypePing, Ping{Number: 1}},
 	{"ping about the subscriptions", TypePing, Ping{Number: 2, Subscriptions: true}},

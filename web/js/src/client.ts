@@ -344,8 +344,9 @@ export class Client {
    * does not mean that it was delivered. Messages to one topic keep their order.
    * While there is no connection it waits for one, within {@link
    * ConnectOptions.offline}. What has no answer when a connection is lost is published
-   * again, once, if the client comes back under its id within two minutes, or if the
-   * message has an `id`.
+   * again, once, if the client comes back under its id or if the message has an `id`,
+   * within the time for which the topic remembers what was published (two minutes, unless
+   * it is configured otherwise).
    * If the broker has published it before and does not know where any more, the
    * position is zero.
    *

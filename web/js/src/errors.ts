@@ -3,7 +3,7 @@
 
 /** The names of the codes: those of 0, 1, …, then those of 100, 101, … */
 const names = [
-  ["ok", "replaced", "duplicate"],
+  ["ok", "replaced", "duplicate", "forgotten"],
   [
     "protocol_violation",
     "frame_too_large",

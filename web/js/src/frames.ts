@@ -128,6 +128,8 @@ export interface Outgoing {
   readonly retain?: boolean | undefined;
   /** The idempotency key. */
   readonly id?: string | undefined;
+  /** Milliseconds since it was sent first; undefined: this is the first time. */
+  readonly age?: number | undefined;
 }
 
 /**
@@ -157,6 +159,7 @@ export function writePublish(
     retain,
     id,
     order,
+    m.age,
   );
 }
 

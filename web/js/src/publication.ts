@@ -1,4 +1,4 @@
-import { type Connection, unanswered } from "./connection.js";
+import type { Connection } from "./connection.js";
 import type { Frame } from "./envelope.js";
 import { type TidewireError, fail } from "./errors.js";
 import * as Type from "./frame-types.js";
@@ -21,6 +21,8 @@ export interface Publishing extends Outgoing {
   sequence: number;
   /** When it was sent first; 0: it was not. */
   sent: number;
+  /** Whether it was sent and got no answer: it may have been published. */
+  again: boolean;
   /** The client id under which it was sent. */
   client: string;
   /** Whether its caller waits no more. */
@@ -32,6 +34,18 @@ export interface Publishing extends Outgoing {
 /** What is left of a message's time to live; undefined if it has none. */
 export function timeLeft(m: Publishing): number | undefined {
   return m.ttl && Math.max(1, m.ttl - (Date.now() - m.since));
+}
+
+/** The error of a message that was sent, and may have been published or not. */
+export function outcomeUnknown(cause: TidewireError | undefined): TidewireError {
+  if (cause?.codeName === "closed") return cause;
+  const reason = "the message may have been published or not; one with an id can be published again without coming twice";
+  return fail("connection_lost", reason, cause);
+}
+
+/** How long ago a message was sent first; undefined if it was not sent before. */
+export function ageOf(m: Publishing): number | undefined {
+  return m.again ? Math.max(0, Date.now() - m.sent) : undefined;
 }
 
 /** What a publication tells the publisher of its topic. */
@@ -105,7 +119,7 @@ export class Publication {
     this.#closing = true;
     const why = end?.error;
     // A broker that ends cleanly has answered everything.
-    if (why?.code === 0) for (const m of this.#inFlight.values()) m.reject(unanswered(why));
+    if (why?.code === 0) for (const m of this.#inFlight.values()) m.reject(outcomeUnknown(why));
     // A broker that stops ends its publications before the session, and a stream that
     // broke is only a stream.
     const passing = ["ok", "shutting_down", "connection_lost"];
@@ -149,7 +163,7 @@ export class Publication {
   /** Sends a message; isSendable must hold, and its sequence be `next`. */
   send(m: Publishing): void {
     const sequence = this.#next++;
-    const frame = writePublish(sequence, undefined, { ...m, ttl: timeLeft(m) });
+    const frame = writePublish(sequence, undefined, { ...m, ttl: timeLeft(m), age: ageOf(m) });
     this.#sent += frame.length;
     this.#inFlight.set(sequence, m);
     this.#writer?.write(frame);

@@ -2,12 +2,12 @@
 // that those to one topic stay in order.
 
 import { onAbort } from "./abort.js";
-import { type Connection, unanswered } from "./connection.js";
+import type { Connection } from "./connection.js";
 import type { Drops } from "./drops.js";
 import { type TidewireError, fail } from "./errors.js";
 import { type Outgoing, writePublish } from "./frames.js";
 import type { Position } from "./message.js";
-import { Publication, type Publishing, timeLeft } from "./publication.js";
+import { Publication, type Publishing, ageOf, outcomeUnknown, timeLeft } from "./publication.js";
 
 /** The longest PUBLISH that goes on the control stream. */
 const MAX_SINGLE = 16 << 10;
@@ -19,11 +19,6 @@ const REPEAT_MS = 10_000;
 const IDLE_MS = 30_000;
 /** How often both are looked at. */
 const SWEEP_MS = 5000;
-/**
- * What was sent this long ago is not sent again: brokers remember for so long what they
- * have published, unless they are told otherwise.
- */
-const REMEMBERED_MS = 120_000;
 /** Bytes of messages that may wait on a connection, of all topics together. */
 const MAX_WAITING = 16 << 20;
 /** The same without a connection, unless the application says otherwise. */
@@ -73,8 +68,8 @@ class TopicPublisher {
  * Publishes for a client, across its connections. A message that was not sent
  * when a connection is lost is sent on the next one. One that was sent and has no
  * answer is sent again, under the same sequence, so that the broker knows it, if the
- * client was given its id again within two minutes, or if it has an idempotency key;
- * else it is lost to knowledge: `connection_lost`.
+ * client was given its id again, or if it has an idempotency key; else, or if the broker
+ * may have forgotten it, it is lost to knowledge: `connection_lost`.
  */
 export class Publisher {
   readonly #drops: Drops;
@@ -134,6 +129,7 @@ export class Publisher {
         since: Date.now(),
         sequence: 0,
         sent: 0,
+        again: false,
         client: "",
         settled: false,
         resolve: (p) => (settle(), resolve(p)),
@@ -141,7 +137,8 @@ export class Publisher {
           settle();
           // It was published before, and where is not known any more.
           if (e.codeName === "duplicate") resolve({ epoch: 0, offset: 0 });
-          else reject(e);
+          // It was published or not, and where is not known any more either.
+          else reject(e.codeName === "forgotten" ? outcomeUnknown(e) : e);
         },
       };
       this.#waiting += sizeOf(m);
@@ -196,17 +193,19 @@ export class Publisher {
   #giveBack(t: TopicPublisher, messages: readonly Publishing[]): void {
     const again = messages.filter((m) => !m.settled);
     if (this.#error) {
-      for (const m of again) m.reject(unanswered(this.#error));
+      for (const m of again) m.reject(outcomeUnknown(this.#error));
       return;
     }
-    for (const m of again) this.#waiting += sizeOf(m);
+    for (const m of again) {
+      m.again = true;
+      this.#waiting += sizeOf(m);
+    }
     t.waiting.unshift(...again);
   }
 
   /** Whether a message was sent and cannot be sent again: the broker would not know it. */
   #isLost(c: Connection, m: Publishing): boolean {
-    const known = m.client === c.id && Date.now() - m.sent < REMEMBERED_MS;
-    return m.sequence > 0 && !known && !m.id;
+    return m.again && m.client !== c.id && !m.id;
   }
 
   /** Gives a message the sequence under which it is sent. */
@@ -227,7 +226,7 @@ export class Publisher {
       if (this.#tooLarge(c, m)) {
         this.#take(t)?.reject(fail("payload_too_large", `${m.data.length} bytes`));
       } else if (this.#isLost(c, m)) {
-        this.#take(t)?.reject(unanswered(this.#lost));
+        this.#take(t)?.reject(outcomeUnknown(this.#lost));
       } else if (t.single || (publication && !publication.isSendable)) {
         return; // whatever is next, it goes when there is an answer (PROTOCOL §7.2)
       } else if (!publication && (t.frequent || this.#isLong(t, m))) {
@@ -255,7 +254,7 @@ export class Publisher {
   async #single(c: Connection, t: TopicPublisher, m: Publishing): Promise<void> {
     t.single = true;
     try {
-      m.resolve(await c.publish(t.name, { ...m, ttl: timeLeft(m) }, m.sequence));
+      m.resolve(await c.publish(t.name, { ...m, ttl: timeLeft(m), age: ageOf(m) }, m.sequence));
     } catch (e) {
       if ((e as TidewireError).codeName === "connection_lost") this.#giveBack(t, [m]);
       else m.reject(e as TidewireError);
@@ -339,7 +338,7 @@ export class Publisher {
     this.#connection = undefined;
     clearTimeout(this.#timer);
     for (const t of this.#topics.values()) {
-      for (let m = this.#take(t); m; m = this.#take(t)) m.reject(m.sequence ? unanswered(error) : error);
+      for (let m = this.#take(t); m; m = this.#take(t)) m.reject(m.again ? outcomeUnknown(error) : error);
     }
     this.#topics.clear();
   }

@@ -423,6 +423,7 @@ export interface ParsedPublish {
   readonly retain: boolean;
   readonly id: string;
   readonly order: number | undefined;
+  readonly age: number | undefined;
 }
 
 export function parsePublish(f: Frame): ParsedPublish {
@@ -439,6 +440,7 @@ export function parsePublish(f: Frame): ParsedPublish {
   const flags = f.optional() ?? 0;
   const id = parseLabel(f, "an idempotency key", MAX_LABEL);
   const order = f.optional();
+  const age = f.optional();
   if (flags > 1 || p.ttl === 0 || (flags && p.mode)) throw invalid("publish");
-  return { ...p, retain: flags === 1, id, order };
+  return { ...p, retain: flags === 1, id, order, age };
 }

@@ -399,18 +399,35 @@ describe("waiting", () => {
     expect((await kept).offset).toBe(6);
   });
 
-  test("so it has when the broker may have forgotten it", async () => {
+  test("so it has when the broker may have forgotten it, which it tells by its age", async () => {
     const { broker, client, session } = await connected();
+    vi.useFakeTimers({ toFake: ["Date"] });
     const stream = await publication(session, () => client.publish("a", large));
-    const lost = expect(client.publish("a", 1)).rejects.toThrow(coded("connection_lost"));
-    await publish(stream);
-    const now = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 120_000);
+    const lost = expect(client.publish("a", 1)).rejects.toThrow(
+      coded("connection_lost", { cause: coded("forgotten") }),
+    );
+    const single = client.publish("b", 2);
+    expect((await publish(stream)).age).toBe(undefined);
+    expect((await publish(session.control)).age).toBe(undefined);
+    vi.setSystemTime(Date.now() + 120_000);
     session.lose();
     const next = await broker.session();
     await next.hello();
     next.welcome(); // the same id
+    const { stream: second } = await next.publication();
+    const p = await publish(second);
+    expect(p.age).toBe(120_000);
+    nack(second, p.sequence, 3);
     await lost;
-    now.mockRestore();
+    const q = await publish(next.control);
+    expect(q.age).toBe(120_000);
+    ack(next.control, q.sequence, [7]);
+    expect((await single).offset).toBe(7);
+    const third = client.publish("a", 3);
+    const r = await publish(second);
+    expect(r.age).toBe(undefined);
+    ack(second, r.sequence, [8]);
+    await third;
   });
 
   test("a hole among what is sent again is a new stream", async () => {
