@@ -64,8 +64,9 @@ type Config struct {
 	HelloTimeout time.Duration
 	// StreamTimeout is how long a stream may take to its first frame. 0 is 10 s.
 	StreamTimeout time.Duration
-	// WriteTimeout is how long a stream may refuse what its client gave credit
-	// for; then the stream is lost. 0 is 5 s.
+	// WriteTimeout is how long a stream may take nothing at all of what its client gave
+	// credit for; then the stream is lost. A link that is slow is none that takes
+	// nothing. 0 is 5 s.
 	WriteTimeout time.Duration
 	// TokenGrace is how long a session lives on after its token has expired. 0 is
 	// 25 s (PROTOCOL §5.4).

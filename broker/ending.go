@@ -138,6 +138,13 @@ func (s *session) tearDown() error {
 	}
 	s.wakeDatagrams()
 	s.waitWriter()
+	if last != nil {
+		s.mu.Lock()
+		if last = append(control.rest.b, last...); control.gone {
+			last = nil // its stream has failed
+		}
+		s.mu.Unlock()
+	}
 	open := false // the client's side of the control stream
 	select {
 	case <-s.finished:

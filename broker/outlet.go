@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math"
+	"time"
 
 	"github.com/tidewire/tidewire/codec"
 )
@@ -25,6 +26,16 @@ type outlet struct {
 	ready bool   // in the session's list, or in the writer's hands
 	end   bool   // FIN after what is queued
 	gone  bool   // nothing more is written
+
+	rest    unwritten     // of the last batch, while the outlet waits for another turn
+	stalled time.Duration // for how long the stream has taken nothing; owned by the writer
+}
+
+// unwritten is what a stream has not taken of a batch in one turn of the writer.
+type unwritten struct {
+	b        []byte
+	messages uint64 // in the batch
+	size     int    // of the batch
 }
 
 // Ranks of outlets.

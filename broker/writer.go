@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +20,10 @@ const (
 	// blocked is how long a write may take and still count as one that did not
 	// block.
 	blocked = 10 * time.Millisecond
+	// turn is how long a stream may hold the writer. What it has not taken by then
+	// waits, so that what is more urgent goes between: a long message on a slow link
+	// takes many turns.
+	turn = 100 * time.Millisecond
 )
 
 // buffers holds the writers' buffers.
@@ -54,6 +60,9 @@ func (s *session) nextLocked() *outlet {
 }
 
 // write is the session's one writer. It lives while there is something to write.
+//
+// An outlet whose batch is not written yet comes first in its rank, so one batch of
+// each rank waits at most.
 func (s *session) write() {
 	pooled := buffers.Get().(*[]byte)
 	buf := *pooled
@@ -63,7 +72,7 @@ func (s *session) write() {
 		}
 		buffers.Put(pooled)
 	}()
-	batch := maxBatch
+	most := maxBatch
 	for {
 		s.mu.Lock()
 		o := s.nextLocked()
@@ -75,37 +84,47 @@ func (s *session) write() {
 			s.wakeDatagrams()
 			return
 		}
-		var messages uint64
-		buf, messages = o.takeLocked(s, buf[:0], batch)
+		batch := o.rest
+		again := batch.b != nil
+		if !again {
+			buf, batch.messages = o.takeLocked(s, buf[:0], most)
+			batch.b, batch.size = buf, len(buf)
+			s.streamed += len(buf)
+		}
 		end := o.end && o.queue.len() == 0
 		s.current = o.stream
-		s.streamed += len(buf)
 		s.mu.Unlock()
 
 		start := time.Now()
-		err := o.stream.SetWriteDeadline(start.Add(s.broker.config.WriteTimeout))
-		if err == nil && len(buf) > 0 {
-			_, err = o.stream.Write(buf)
-		}
-		if err == nil && end {
+		n, err := s.put(o, batch.b)
+		whole := n == len(batch.b)
+		if err == nil && whole && end {
 			err = o.stream.Close()
 		}
-		if messages > 0 && err == nil {
-			s.broker.counters.delivered.Add(messages)
-			s.broker.counters.deliveredBytes.Add(uint64(len(buf)))
+		if batch.messages > 0 && err == nil && whole {
+			s.broker.counters.delivered.Add(batch.messages)
+			s.broker.counters.deliveredBytes.Add(uint64(batch.size))
 		}
 		if time.Since(start) < blocked {
-			batch = min(2*batch, maxBatch)
+			most = min(2*most, maxBatch)
 		} else {
-			batch = minBatch
+			most = minBatch
 		}
 
 		s.mu.Lock()
-		o.ready = false
-		if err != nil || end {
+		o.ready, o.rest = false, unwritten{}
+		switch {
+		case err != nil || whole && end:
 			o.gone = true
 			s.discardLocked(o)
-		} else {
+		case !whole:
+			batch.b = batch.b[n:]
+			if !again {
+				batch.b = bytes.Clone(batch.b) // the buffer is for other streams
+			}
+			o.ready, o.rest = true, batch
+			s.ready[o.rank] = slices.Insert(s.ready[o.rank], 0, o)
+		default:
 			s.scheduleLocked(o)
 		}
 		s.mu.Unlock()
@@ -114,6 +133,28 @@ func (s *session) write() {
 			o.done(err)
 		}
 	}
+}
+
+// put writes as much of b as the stream takes in a turn. It fails if the stream has
+// taken nothing at all for Config.WriteTimeout.
+func (s *session) put(o *outlet, b []byte) (n int, err error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	timeout, start := s.broker.config.WriteTimeout, time.Now()
+	if err := o.stream.SetWriteDeadline(start.Add(min(turn, timeout-o.stalled))); err != nil {
+		return 0, err
+	}
+	n, err = o.stream.Write(b)
+	if n > 0 || err == nil {
+		o.stalled = 0
+	} else {
+		o.stalled += time.Since(start)
+	}
+	if isTimeout(err) && o.stalled < timeout {
+		err = nil
+	}
+	return n, err
 }
 
 // takeLocked appends up to about limit bytes of what waits, as far as credit

@@ -1,0 +1,77 @@
+package broker_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/wt/wttest"
+)
+
+// A message that a slow link takes long for arrives, once, and holds up nothing that is
+// more urgent: neither control frames nor a subscription of higher priority. That the
+// link is slow is no reason to end a subscription.
+func TestLongMessageOnASlowLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 20_000, 250_000 // 12.5 s
+		s := simulate(t, wttest.Link{Latency: 10 * time.Millisecond}, broker.Config{})
+		c := s.dial(t, s.network.NewEndpoint)
+		long := subscribe(t, c, "long", &client.SubscribeOptions{Priority: 5, Credit: 1 << 20})
+		urgent := subscribe(t, c, "urgent", &client.SubscribeOptions{Priority: 1})
+		s.network.SetLink(wttest.Link{Latency: 10 * time.Millisecond, Rate: rate, Queue: 16 << 10})
+
+		start := time.Now()
+		for _, m := range []struct{ topic, value string }{{"long", strings.Repeat("l", size)}, {"urgent", "first"}} {
+			if m.topic == "urgent" {
+				time.Sleep(time.Second) // the long one is on its way
+			}
+			if _, err := s.broker.Publish(t.Context(), m.topic, m.value, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if m := take(t, urgent, 1)[0]; text(m) != "first" || time.Since(start) > 4*time.Second {
+			t.Errorf("%s after %v", text(m), time.Since(start))
+		}
+		for range 3 {
+			time.Sleep(time.Second)
+			asked := time.Now()
+			if _, err := c.Health(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(asked); took > 2*time.Second {
+				t.Errorf("PONG took %v", took)
+			}
+		}
+		if m := take(t, long, 1)[0]; len(text(m)) != size || time.Since(start) > 25*time.Second {
+			t.Errorf("%d bytes after %v: %v", len(text(m)), time.Since(start), m.Gap)
+		}
+		if sent := s.broker.Stats().DeliveredBytes; sent > size+1000 {
+			t.Errorf("%d bytes were sent for %d", sent, size)
+		}
+	})
+}
+
+// A session that ends while a frame of its control stream is under way ends behind that.
+func TestEndBehindALongControlFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		b := newBroker(t, n, broker.Config{})
+		p, w := welcomedPeer(t, n)
+		q, _ := welcomedPeer(t, n)
+		service := q.listen(codec.Subscribe{Pattern: "ask"})
+		p.ask(codec.Request{Number: 1, Topic: "ask", Payload: codec.Text("?")})
+		reply := strings.Repeat("r", 200_000) // more than the stream takes unread
+		q.control.send(codec.AppendReply(nil, codec.Reply{To: service.message().Reply, Payload: codec.Text(reply)}))
+		time.Sleep(550 * time.Millisecond) // some turns of the writer, and half of one
+		if !b.DisconnectClient(w.Client, "enough") {
+			t.Fatal("no session")
+		}
+		time.Sleep(1500 * time.Millisecond) // the writer has given up, and the farewell has not
+		p.wantResponse(1, reply)
+		p.control.wantEnd(codec.CodePermissionRevoked)
+	})
+}
