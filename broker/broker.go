@@ -28,6 +28,7 @@ type Broker struct {
 	topics     *topicTable
 	publishers *publishers
 	recentIDs  atomic.Int64 // the idempotency keys that all topics remember
+	idTurns    *idTurns
 	bus        Bus
 	joined     bool // the bus distributes to groups
 	groups     *groups
@@ -77,6 +78,7 @@ func New(config Config) (*Broker, error) {
 		b.store = NewMemoryStore(config.MaxHistoryBytes)
 	}
 	b.publishers = newPublishers(b)
+	b.idTurns = newIDTurns()
 	b.topics = &topicTable{max: config.MaxTopics, broker: b, byName: make(map[string]*topic)}
 	b.presences = newPresences(b)
 	b.groups = &groups{broker: b, pools: make(map[poolKey]*pool)}

@@ -53,7 +53,7 @@ func (b *Broker) publishValue(ctx context.Context, topic string, value any, mode
 	if err != nil {
 		return Position{}, err
 	}
-	return b.bus.Publish(ctx, m)
+	return b.toBus(ctx, m)
 }
 
 // newMessage makes a message that is published from within the process.
@@ -142,7 +142,7 @@ func (s *session) publishMessage(topic string, config *TopicConfig, m codec.Publ
 	if err := s.allow(); err != nil {
 		return Position{}, err
 	}
-	pos, err := s.broker.bus.Publish(s.ctx, Message{
+	pos, err := s.broker.toBus(s.ctx, Message{
 		Topic:     topic,
 		Mode:      m.Mode,
 		Payload:   codec.Payload{Encoding: m.Payload.Encoding, Data: append([]byte(nil), m.Payload.Data...)}, // it refers to the reader's buffer

@@ -292,17 +292,18 @@ func (tp *topic) settle() {
 // repeatedLocked returns the offset of the message with an idempotency key; 0 if
 // none is known, and then the next message has it.
 func (tp *topic) repeatedLocked(id string, now uint64) uint64 {
-	window := uint64(tp.config.Deduplicate / time.Millisecond)
-	if window == 0 {
-		return 0
-	}
-	all := &tp.broker.recentIDs
-	tp.ids.forget(now, window, all)
-	offset := tp.ids.find(id)
-	if offset == 0 {
-		tp.ids.add(id, tp.offset+1, now, all)
+	offset := tp.knownLocked(id, now)
+	if offset == 0 && tp.config.Deduplicate > 0 {
+		tp.ids.add(id, tp.offset+1, now, &tp.broker.recentIDs)
 	}
 	return offset
+}
+
+// knownLocked returns the offset of the message with an idempotency key; 0 if none is
+// known.
+func (tp *topic) knownLocked(id string, now uint64) uint64 {
+	tp.ids.forget(now, uint64(tp.config.Deduplicate/time.Millisecond), &tp.broker.recentIDs)
+	return tp.ids.find(id)
 }
 
 // drain delivers what is pending. After so many rounds a goroutine of the broker

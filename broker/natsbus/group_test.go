@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/client"
 )
 
@@ -207,5 +208,46 @@ func TestRequestToGroupAcrossBrokers(t *testing.T) {
 	_ = own.Close()
 	if who := ask(); who != "bob" {
 		t.Fatalf("%s has answered", who)
+	}
+}
+
+// What has an idempotency key goes over the bus once, although it is published again,
+// by several at the same time: groups and plain NATS clients do not look for copies.
+func TestIdempotencyKeyCrossesOnce(t *testing.T) {
+	s := natsServer(t, 0)
+	b, alice := newBroker(t, s, "")
+	_, bob := newBroker(t, s, "")
+	worker := joinGroup(t, bob, "g", "jobs.*")
+	nc := plainClient(t, s.ClientURL())
+	plain, err := nc.SubscribeSync("jobs.x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var publishing sync.WaitGroup
+	for range 20 {
+		publishing.Go(func() {
+			if p, err := b.Publish(within(t), "jobs.x", "once", &broker.PublishOptions{ID: "id"}); err != nil || p.Offset != 1 {
+				t.Errorf("%v, %v", p, err)
+			}
+		})
+	}
+	publishing.Wait()
+	if p, err := alice.Publish(within(t), "jobs.x", "once", &client.PublishOptions{ID: "id"}); err != nil || p.Offset != 1 {
+		t.Errorf("%v, %v", p, err)
+	}
+	publish(t, alice, "jobs.x", "end")
+	for _, want := range []string{"once", "end"} {
+		if m, err := plain.NextMsg(deadline); err != nil || string(m.Data) != want {
+			t.Fatalf("%v, %v; want %s", m, err, want)
+		}
+	}
+	eventually(t, func() bool { return worker.count() == 2 })
+	worker.mu.Lock()
+	defer worker.mu.Unlock()
+	if worker.got["once"] != 1 {
+		t.Errorf("the group got it %d times", worker.got["once"])
 	}
 }
