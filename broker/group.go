@@ -35,11 +35,11 @@ type groupMember struct {
 	left bool                 // guarded by groups.mu
 
 	// Guarded by the pool's mu.
-	tickets  []*parcel // what it was given and has not finished, in order
-	held     uint64    // their bytes
-	finished uint64    // bytes that it has finished
-	full     bool      // it cannot take anything yet, or until it finishes something
-	gone     bool      // its subscription ends: it is given nothing more
+	tickets  []ticket // what it was given and has not finished, in order
+	held     uint64   // their bytes
+	finished uint64   // bytes that it has finished
+	full     bool     // it cannot take anything yet, or until it finishes something
+	gone     bool     // its subscription ends: it is given nothing more
 }
 
 // newMember checks what a subscription in a group must not have.
@@ -134,16 +134,33 @@ func (g *groups) leave(m *groupMember) {
 	}
 	m.left = true
 	p := m.pool.Load()
-	orphans := p.remove(m)
+	orphans, missed := p.remove(m)
 	if p.closed {
 		delete(g.pools, m.key)
 		g.broker.router.remove(p.entry)
+		g.missLocked(m.key, missed)
 	}
 	g.mu.Unlock()
 	// Before the bus is given messages: it must not choose this broker again.
 	g.broker.bus.Unsubscribe(m.key.pattern, m.key.group)
 	for _, x := range orphans {
 		g.broker.handOver(m.key.group, x)
+	}
+}
+
+// missLocked has a member of another pool of the group told of n messages of a pool that
+// has closed, if there is one: of those with the same pattern rather.
+func (g *groups) missLocked(closed poolKey, n uint64) {
+	var heir *pool
+	for key, p := range g.pools {
+		if key.group == closed.group && (heir == nil || key.pattern == closed.pattern) {
+			heir = p
+		}
+	}
+	if heir != nil {
+		heir.mu.Lock()
+		defer heir.mu.Unlock()
+		heir.missed += n
 	}
 }
 
@@ -192,8 +209,8 @@ func (b *Broker) distribute(subs []*subscription, batch []Record, deliveries []d
 	}
 }
 
-// giveToOne gives x to one of the pools of a group whose filter lets it through, to one
-// with a ready member if there is one. It reports false if none of them has a member; a
+// giveToOne gives x to one of the pools of a group whose filter lets it through: to one
+// with a ready member if there is one, else to one with room. It reports false if none of them has a member; a
 // message that every filter withholds is done with.
 func (b *Broker) giveToOne(pools []*pool, x *parcel, headers codec.Headers) bool {
 	withheld := false
@@ -201,13 +218,13 @@ func (b *Broker) giveToOne(pools []*pool, x *parcel, headers codec.Headers) bool
 	if len(pools) > 1 {
 		first = int(b.groups.turn.Add(1) % uint64(len(pools)))
 	}
-	for _, wait := range []bool{false, true} {
+	for how := giveReady; how <= giveUp; how++ {
 		for i := range pools {
 			p := pools[(first+i)%len(pools)]
 			switch {
 			case !p.filter.Match(headers):
 				withheld = true
-			case p.give(x, wait):
+			case p.give(x, how):
 				return true
 			}
 		}

@@ -309,6 +309,92 @@ func TestGroupOverflow(t *testing.T) {
 	})
 }
 
+// postBig publishes n messages of 1,000 bytes.
+func postBig(t *testing.T, b *broker.Broker, topic string, n int) {
+	t.Helper()
+	for range n {
+		if _, err := b.Publish(t.Context(), topic, make([]byte, 1000), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// all finishes messages until total of them, with those that gaps tell of, have come.
+// It returns how many gaps tell of.
+func (w *worker) all(total int) (missed int) {
+	w.t.Helper()
+	for n := 0; n < total; {
+		text, size := w.next()
+		if size > 0 {
+			w.finish(size)
+			n++
+			continue
+		}
+		var reason, count int
+		if _, err := fmt.Sscanf(text, "gap %d of %d", &reason, &count); err != nil || reason != int(codec.GapOverflow) {
+			w.t.Fatal(text, err)
+		}
+		n, missed = n+count, missed+count
+	}
+	return missed
+}
+
+// A gap that was told to a member that ends before it has finished what is behind it is
+// told to another one.
+func TestGroupOverflowIsToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		b := newBroker(t, n, broker.Config{MaxQueueBytes: 10 << 10})
+		p, _ := welcomedPeer(t, n)
+		first, second := p.joinGroup(1, "g", "a", 1), p.joinGroup(2, "g", "a", 1)
+		postBig(t, b, "a", 1)
+		_, size := first.next()
+		postBig(t, b, "a", 29)
+		synctest.Wait()
+		missed := int(b.Stats().Dropped[broker.DropOverflow])
+		first.finish(size)
+		if text, _ := first.next(); text != fmt.Sprintf("gap %d of %d", codec.GapOverflow, missed) {
+			t.Fatalf("got %q; %d messages were dropped", text, missed)
+		}
+		first.leave()
+		if got := second.all(29); got != missed {
+			t.Errorf("gaps tell of %d messages, and %d were dropped", got, missed)
+		}
+		synctest.Wait()
+		if s := b.Stats(); s.QueuedBytes != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A message goes to members with another pattern where those with one have no room. What
+// was dropped is told to them when these have left.
+func TestGroupOverflowOfPatterns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		b := newBroker(t, n, broker.Config{MaxQueueBytes: 10 << 10})
+		p, _ := welcomedPeer(t, n)
+		exact := p.joinGroup(1, "g", "a.b", 1)
+		postBig(t, b, "a.b", 30)
+		synctest.Wait()
+		dropped := b.Stats().Dropped[broker.DropOverflow]
+		wild := p.joinGroup(2, "g", "a.*", 1)
+		postBig(t, b, "a.b", 9)
+		synctest.Wait()
+		if got := b.Stats().Dropped[broker.DropOverflow]; dropped == 0 || got != dropped {
+			t.Errorf("%d messages were dropped, %d when there was room for none", got, dropped)
+		}
+		exact.leave()
+		if missed := wild.all(39); missed < int(dropped) {
+			t.Errorf("gaps tell of %d messages, and %d were dropped", missed, dropped)
+		}
+		synctest.Wait()
+		if s := b.Stats(); s.QueuedBytes != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // What has expired while it waited is dropped, and counted.
 func TestGroupExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,9 +44,23 @@ func (x *parcel) size() uint64 { return uint64(len(x.frame)) }
 
 func (x *parcel) expired(now uint64) bool { return x.expires > 0 && x.expires <= now }
 
-// give gives x to a member, or lets it wait for one if wait is set. It reports false
-// if neither may be.
-func (p *pool) give(x *parcel, wait bool) bool {
+// ticket is a message that a member was given and has not finished.
+type ticket struct {
+	parcel *parcel
+	missed uint64 // messages that a gap before it tells of
+}
+
+// giving is how far a pool goes to take a message.
+type giving int
+
+const (
+	giveReady giving = iota // to a member that can take it now
+	giveWait                // or it waits for one
+	giveUp                  // or it is dropped, and a member is told
+)
+
+// give takes x. It reports false if it cannot.
+func (p *pool) give(x *parcel, how giving) bool {
 	budget, n := p.broker.budget, len(x.frame)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,19 +73,22 @@ func (p *pool) give(x *parcel, wait bool) bool {
 		}
 		budget.give(n)
 	}
-	switch {
-	case !wait:
+	if how == giveReady {
 		return false
-	case p.bytes+n > p.broker.config.MaxQueueBytes && p.bytes > 0:
-		p.missed++
-		p.broker.counters.drop(DropOverflow, 1)
-	case !budget.take(n, false):
-		p.missed++
-		p.broker.counters.drop(DropBudget, 1)
-	default:
+	}
+	reason := DropBudget
+	if p.bytes+n > p.broker.config.MaxQueueBytes && p.bytes > 0 {
+		reason = DropOverflow
+	} else if budget.take(n, false) {
 		p.waiting = append(p.waiting, x)
 		p.bytes += n
+		return true
 	}
+	if how == giveWait {
+		return false
+	}
+	p.missed++
+	p.broker.counters.drop(reason, 1)
 	return true
 }
 
@@ -100,8 +117,8 @@ func (p *pool) handLocked(x *parcel) bool {
 		switch m.sub.session.hand(m, x, p.missed) {
 		case handTaken:
 			p.next = (best + 1) % len(p.members)
+			m.tickets = append(m.tickets, ticket{x, p.missed})
 			p.missed = 0
-			m.tickets = append(m.tickets, x)
 			m.held += x.size()
 			return true
 		case handFull:
@@ -164,13 +181,13 @@ func (p *pool) consumed(m *groupMember, limit uint64) {
 	}
 	var released uint64
 	for len(m.tickets) > 0 {
-		n := m.tickets[0].size()
+		n := m.tickets[0].parcel.size()
 		if m.finished+n > limit-m.credit {
 			break
 		}
 		m.finished += n
 		released += n
-		m.tickets[0] = nil
+		m.tickets[0] = ticket{}
 		m.tickets = m.tickets[1:]
 	}
 	if released == 0 {
@@ -187,25 +204,33 @@ func (p *pool) consumed(m *groupMember, limit uint64) {
 }
 
 // remove takes a member out. Others get what it has not finished, before what waits.
-// If there is no other one the pool is closed, and everything is returned.
-func (p *pool) remove(m *groupMember) (orphans []*parcel) {
+// If there is no other one the pool is closed, and everything is returned, with the
+// number of messages that nobody was told of: a gap counts only when what is behind it
+// was finished.
+func (p *pool) remove(m *groupMember) (orphans []*parcel, missed uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.members = slices.DeleteFunc(p.members, func(o *groupMember) bool { return o == m })
 	p.next = 0
 	m.gone = true
 	m.sub.session.release(int(m.held))
-	again := slices.Concat(m.tickets, p.again)
+	again := make([]*parcel, 0, len(m.tickets)+len(p.again))
+	for _, t := range m.tickets {
+		again = append(again, t.parcel)
+		p.missed += t.missed
+	}
+	again = append(again, p.again...)
 	m.tickets, m.held = nil, 0
 	if len(p.members) > 0 {
 		p.again = again
 		p.pumpLocked()
-		return nil
+		return nil, 0
 	}
 	p.closed = true
 	again = append(again, p.waiting...)
+	missed, p.missed = p.missed, 0
 	p.again, p.waiting, p.bytes = nil, nil, 0
-	return again
+	return again, missed
 }
 
 // handed is what came of handing a message to a member.
