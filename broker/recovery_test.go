@@ -282,6 +282,24 @@ func TestRecoverAgain(t *testing.T) {
 	})
 }
 
+// Of the classes that get only the newest of each key, one whose newest has expired is
+// told as such: it has no value, and not the one before it.
+func TestTheNewestHasExpired(t *testing.T) {
+	onStage(t, broker.Config{}, func(t *testing.T, s *stage) {
+		s.publish("x", "=a =b")
+		if _, err := s.b.Publish(t.Context(), "x", "short", &broker.PublishOptions{Key: "a", Retain: true, TTL: time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		s.publish("x", "=b =c")
+		time.Sleep(2 * time.Second)
+		sub := s.peer.follow(codec.Subscribe{Number: 1, Pattern: "x", Class: codec.ClassLatest, From: codec.From{Kind: codec.FromBeginning}})
+		want := "subscribed 0/5, gap expired 0-3 (3), 4, 5"
+		if got := sub.transcript(t); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
 // A queue that overflows goes on from the history, without a gap; when the broker
 // drains meanwhile the position of END is what was written, so that nothing is missing
 // after the next subscribe.

@@ -122,9 +122,7 @@ func (p *reader) newest(ctx context.Context) error {
 				continue
 			}
 			seen[r.Key] = struct{}{}
-			if !p.expired(r) {
-				picked = append(picked, *r)
-			}
+			picked = append(picked, *r) // if it has expired, a gap tells so
 		}
 	}
 	var base uint64
