@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/tidewire/tidewire/codec"
+import (
+	"slices"
+
+	"github.com/tidewire/tidewire/codec"
+)
 
 // beginning is where a subscription begins in one topic.
 type beginning struct {
@@ -52,6 +56,9 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 		answer.Last = codec.Some(pos.Offset)
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
+	if sub.bus || begin.bus {
+		sub.lostLocked()
+	}
 	sub.beginTopicLocked(begin, o, owes)
 	sub.recoverLocked()
 	s.scheduleLocked(sub.out)
@@ -62,7 +69,6 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 // owed.
 func (sub *subscription) beginTopicLocked(begin beginning, o owed, owes bool) {
 	tp := begin.topic
-	sub.bus = sub.bus || begin.bus
 	if owes {
 		o.unsure = o.unsure || sub.noEcho || sub.filter != nil
 		if t := sub.trackLocked(tp); t != nil {
@@ -134,7 +140,9 @@ func (s *session) beginning(tp *topic, f codec.Subscribe, class codec.Class) (be
 		return g, nil
 	}
 	after, err := tp.log.Seek(s.ctx, from)
-	return beginning{topic: tp, after: after, unsure: from.Kind == codec.FromTime}, err
+	// In front of all that is kept nothing is missing of it.
+	bus := after+1 < tp.lostAt.Load()
+	return beginning{topic: tp, after: after, unsure: from.Kind == codec.FromTime, bus: bus}, err
 }
 
 // beginAt begins behind a position.
@@ -159,6 +167,9 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 		return err
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, codec.Subscribed{Time: codec.Some(s.broker.now())})})
+	if sub.bus {
+		sub.lostLocked()
+	}
 	// SUBSCRIBED goes out when all topics were looked through: what is published after
 	// the client has it is none of what they kept.
 	sub.parking = f.Group == "" && (f.From.Kind != codec.FromNow || !f.NoRetained)
@@ -176,6 +187,9 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 		sub.blind, sub.lagging = codec.GapHistory, true
 	}
 	if !sub.out.end && !sub.out.gone {
+		if slices.ContainsFunc(list, func(g beginning) bool { return g.bus }) && !sub.bus {
+			sub.lostLocked()
+		}
 		for _, g := range list {
 			last := g.topic.position().Offset
 			o, owes := g.owed(last)

@@ -103,6 +103,9 @@ func (s *session) answerMember(sub *subscription) error {
 		answer = codec.Subscribed{Topic: sub.topic.num, Epoch: pos.Epoch, Offset: pos.Offset}
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
+	if sub.bus {
+		sub.lostLocked()
+	}
 	s.scheduleLocked(sub.out)
 	return nil
 }

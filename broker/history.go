@@ -195,6 +195,10 @@ func (p *historyPage) lapsed(after, before uint64) {
 	if loss := p.topic.loss.Load(); after < loss && loss < before {
 		p.missing(codec.Some(loss-1), loss, codec.GapBus, 0)
 	}
+	// Here no offset was given up, so the gap has an extent of none.
+	if lost := p.topic.lostAt.Load(); after < lost && lost <= before {
+		p.missing(codec.Some(lost-1), lost-1, codec.GapBus, 0)
+	}
 }
 
 // missing takes note of messages that the page leaves out. Those that expired one

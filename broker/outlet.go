@@ -59,7 +59,7 @@ func (o *outlet) sendable() bool {
 		// else be sent a gap for every message that it does not get.
 		return e.kind == entryFrame || o.credited()
 	}
-	return o.end || o.acks != nil && o.acks.pending() || o.sub != nil && (o.sub.bus || o.credited() && (o.queue.len() > 0 || o.sub.lagging))
+	return o.end || o.acks != nil && o.acks.pending() || o.sub != nil && o.credited() && (o.queue.len() > 0 || o.sub.lagging)
 }
 
 // credited reports whether a message may be written (PROTOCOL §6.4).

@@ -190,7 +190,7 @@ func (sub *subscription) forgiveLocked() {
 	for _, b := range sub.debts {
 		sub.releaseDebtLocked(b)
 	}
-	sub.debts, sub.lagging, sub.blind, sub.bus = nil, false, 0, false
+	sub.debts, sub.lagging, sub.blind = nil, false, 0
 	for i := range sub.parked {
 		sub.session.releaseLocked(sub.out, len(sub.parked[i].frame))
 	}

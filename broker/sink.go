@@ -43,13 +43,21 @@ func (s *sink) Lost(pattern, group string) {
 		(*Broker)(s).groups.lost(pattern, group)
 		return
 	}
-	for _, tp := range s.topics.matching(pattern) {
-		tp.lostAt.Store(tp.position().Offset + 1)
-	}
+	// Before, for whoever begins meanwhile, and after, so that nobody who comes back has
+	// passed the place without having been told.
+	s.lostHere(pattern)
 	for _, sub := range s.router.exactly(nil, pattern) {
 		if sub.pool == nil {
 			sub.session.lost(sub)
 		}
+	}
+	s.lostHere(pattern)
+}
+
+// lostHere takes note in the topics that a pattern matches that messages were lost.
+func (s *sink) lostHere(pattern string) {
+	for _, tp := range s.topics.matching(pattern) {
+		tp.lostAt.Store(tp.position().Offset + 1)
 	}
 }
 

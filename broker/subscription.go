@@ -41,7 +41,7 @@ type subscription struct {
 	debts     []*debt
 	refilling bool            // the goroutine that pays lives
 	blind     codec.GapReason // more topics are missing messages than may be owed; 0: no
-	bus       bool            // a gap of the bus waits
+	bus       bool            // it begins with a gap of the bus
 	forgot    bool            // some of tracks were forgotten
 	conflated uint64          // messages whose place was taken, since the beginning
 	dropped   uint64          // messages that were not handed on for other reasons
@@ -307,11 +307,25 @@ func (sub *subscription) pushMessageLocked(d *delivery, class codec.Class) {
 func (s *session) lost(sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sub.out.end || sub.out.gone || sub.bus {
-		return // one that waits says it all
+	switch {
+	case sub.out.end || sub.out.gone:
+	case sub.opening:
+		sub.bus = true // SUBSCRIBED comes first
+	default:
+		sub.lostLocked()
+		s.scheduleLocked(sub.out)
 	}
-	sub.bus = true
-	s.scheduleLocked(sub.out)
+}
+
+// lostLocked queues the gap of the bus: behind what came before it, and before what
+// comes after it. If nothing has come since the last one, that says it all.
+func (sub *subscription) lostLocked() {
+	q := &sub.out.queue
+	if n := len(q.entries); q.len() > 0 && q.entries[n-1].reason == codec.GapBus {
+		return
+	}
+	q.push(entry{frame: codec.AppendGap(nil, codec.Gap{Reason: codec.GapBus}), reason: codec.GapBus})
+	sub.session.broker.counters.gap(codec.GapBus)
 }
 
 // grant raises the credit of a subscription (PROTOCOL §5.5).

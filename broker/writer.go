@@ -222,11 +222,6 @@ func (o *outlet) idleLocked(s *session, b []byte, holes *teller) (_ []byte, more
 	if o.sub.lagging {
 		o.sub.recoverLocked()
 	}
-	if o.sub.bus {
-		b = codec.AppendGap(b, codec.Gap{Reason: codec.GapBus})
-		s.broker.counters.gap(codec.GapBus)
-		o.sub.bus = false
-	}
 	return b, o.queue.len() > 0
 }
 
