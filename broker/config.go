@@ -37,8 +37,10 @@ type Config struct {
 	// The broker closes it.
 	Store Store
 	// MaxHistoryBytes bounds the memory of all histories and last values together;
-	// then the oldest messages go, over all topics. 0 is 64 MiB. With a Store of
-	// one's own it has no meaning.
+	// then the oldest messages go, over all topics. 0 is 64 MiB. Half of it may be
+	// taken by the states of presences, which do not go: who would need more is
+	// refused with too_many_presences. With a Store of one's own it has no other
+	// meaning than this.
 	MaxHistoryBytes int64
 	// MaxQueueBytes bounds what waits for one subscription, in bytes of frames. A
 	// reliable subscription beyond it gets a gap. 0 is 1 MiB.
@@ -53,7 +55,8 @@ type Config struct {
 	// nothing waits. 0 is 256 MiB.
 	MaxBytes int64
 	// MaxPresences bounds the presences of all sessions together, one a session and
-	// topic, each of about 300 bytes. 0 is 1,000,000.
+	// topic, each of about 300 bytes. 0 is 1,000,000. Where the members of topics are
+	// known, and not only counted, MaxHistoryBytes bounds them too.
 	MaxPresences int
 	// PublishRate bounds the messages a second of one session, averaged over
 	// bursts of one second; what is above it is refused with rate_limited. 0 is no

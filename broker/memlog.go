@@ -187,20 +187,26 @@ func (l *memoryLog) letGoLocked() {
 }
 
 // rankLocked tells when what the log keeps gives way to the records of others:
-// histories come before last values, and of each the oldest first. 0: it keeps
-// nothing.
+// histories come before last values, those before firm ones, and of each the oldest
+// first. 0: it keeps nothing.
 func (l *memoryLog) rankLocked() uint64 {
 	switch l.kept.holds() {
 	case holdsHistory:
 		return l.kept.history.at(0).time + 1
 	case holdsValues:
-		return valuesRank + l.kept.values.oldest().time
+		rank := uint64(valuesRank)
+		if l.limits.Firm {
+			rank = firmRank
+		}
+		return rank + l.kept.values.oldest().time
 	}
 	return 0
 }
 
-// valuesRank is above the rank of any history.
-const valuesRank = 1 << 62
+const (
+	valuesRank = 1 << 62 // above the rank of any history
+	firmRank   = 1 << 63 // above that of any last value that is not firm
+)
 
 // giveWay removes what has a rank up to to, until the store's use is down to goal.
 func (l *memoryLog) giveWay(to uint64, goal int64) {

@@ -44,7 +44,7 @@ const (
 
 // NewMemoryStore returns a store in memory. Its records take about maxBytes at most,
 // all logs together; then the oldest ones go, over all topics, messages before last
-// values. 0 is 64 MiB.
+// values, and these before firm ones. 0 is 64 MiB.
 func NewMemoryStore(maxBytes int64) Store {
 	if maxBytes <= 0 {
 		maxBytes = defaultHistoryBytes

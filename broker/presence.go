@@ -28,8 +28,11 @@ type presences struct {
 	rosters  map[string]*roster              // by topic; guarded by mu
 	byClient map[codec.ID]map[string]*member // by topic; guarded by mu
 	members  int                             // of all rosters; guarded by mu
-	closed   bool                            // nothing changes any more; guarded by mu
-	wg       sync.WaitGroup                  // runners; Add under mu, while not closed
+	// stateBytes is about what the store keeps of all rosters. It is bounded here, and
+	// not by the store, which would forget somebody who is present.
+	stateBytes int64          // guarded by mu
+	closed     bool           // nothing changes any more; guarded by mu
+	wg         sync.WaitGroup // runners; Add under mu, while not closed
 }
 
 // roster is one topic's presence: how many are present, and what of it is still to
@@ -50,6 +53,7 @@ type member struct {
 	roster *roster
 	owner  *session // nil: its connection was lost, and the grace runs
 	state  uint64   // a hash of the state
+	size   int      // of the state, in bytes; 0 where it is not kept
 	grace  *time.Timer
 }
 
@@ -66,6 +70,12 @@ type presenceJob struct {
 	changed bool          // what watchers see
 	done    func(Position, error)
 }
+
+const (
+	// memberCost and rosterCost are about what a store keeps of each beside the states.
+	memberCost = 320
+	rosterCost = 512
+)
 
 // maxPresenceJobs bounds what waits to be published of one topic before who wants to
 // change something waits. A client that leaves never waits.
@@ -139,9 +149,24 @@ func (p *presences) enter(s *session, topic string, state codec.Payload, done fu
 	}
 	m := p.byClient[s.id][topic]
 	present := m != nil
+	size, cost := 0, int64(0)
+	if config.Presence == PresenceMembers {
+		size = len(state.Data)
+		cost = int64(size)
+		if present {
+			cost -= int64(m.size)
+		} else {
+			cost += memberCost
+		}
+	}
+	if r.members == 0 {
+		cost += rosterCost
+	}
 	switch {
 	case p.closed || s.absent:
 		err = codec.Errorf(codec.CodeShuttingDown, "the session ends")
+	case cost > 0 && p.stateBytes+cost > p.broker.config.MaxHistoryBytes/2:
+		err = codec.Errorf(codec.CodeTooManyPresences, "the broker has no room for more states of presences")
 	case present:
 	case len(p.byClient[s.id]) >= codec.MaxPresences:
 		err = codec.Errorf(codec.CodeTooManyPresences, "the session is present in %d topics", codec.MaxPresences)
@@ -162,17 +187,17 @@ func (p *presences) enter(s *session, topic string, state codec.Payload, done fu
 	if r.config.Presence == PresenceMembers {
 		changed = changed || m.state != hash
 	}
-	if !present {
-		r.members++
-		p.members++
-	}
+	p.stateBytes += cost
 	if present {
 		m.stopGrace()
+	} else {
+		r.members++
+		p.members++
 	}
 	if p.byClient[s.id] == nil {
 		p.byClient[s.id] = make(map[string]*member)
 	}
-	p.byClient[s.id][r.name] = &member{roster: r, owner: s, state: hash} // a new one: see expire
+	p.byClient[s.id][r.name] = &member{roster: r, owner: s, state: hash, size: size} // a new one: see expire
 	job := presenceJob{id: s.id, changed: changed, done: done}
 	if changed && r.config.Presence == PresenceMembers {
 		job.state = codec.Payload{Encoding: state.Encoding, Data: append([]byte(nil), state.Data...)}
@@ -214,6 +239,12 @@ func (p *presences) leaveLocked(id codec.ID, m *member, done func(Position, erro
 	}
 	m.roster.members--
 	p.members--
+	if m.roster.config.Presence == PresenceMembers {
+		p.stateBytes -= memberCost + int64(m.size)
+	}
+	if m.roster.members == 0 {
+		p.stateBytes -= rosterCost
+	}
 	p.pushLocked(m.roster, presenceJob{id: id, changed: true, done: done})
 }
 

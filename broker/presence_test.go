@@ -451,6 +451,61 @@ func TestPresenceCountsAreBounded(t *testing.T) {
 	}
 }
 
+// Who is present stays so, however much else is to be kept; and what presences take
+// is bounded by itself.
+func TestPresenceIsNotForgotten(t *testing.T) {
+	bubble(t, broker.Config{MaxHistoryBytes: 64 << 10}, func(t *testing.T, n *memNetwork, _ *broker.Broker) {
+		p, w := welcomedPeer(t, n)
+		names := map[codec.ID]string{w.Client: "alice"}
+		state := strings.Repeat("x", codec.MaxState)
+		full := 0 // how many such states the broker has room for
+		for ; ; full++ {
+			p.control.send(codec.AppendPresence(nil, codec.Presence{Number: 7, Topic: fmt.Sprint("room.", full), State: codec.Text(state)}))
+			f, err := p.control.reader.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Type == codec.TypeAck {
+				continue
+			}
+			nack, err := codec.ParseNack(f)
+			if err != nil || nack.Code != codec.CodeTooManyPresences {
+				t.Fatalf("%+v, %v", nack, err)
+			}
+			break
+		}
+		if full < 8 || full > 32 {
+			t.Fatalf("%d states of 1 KiB in half of 64 KiB", full)
+		}
+		// Room that is left is room again, whoever leaves however.
+		for range 3 {
+			q, _ := welcomedPeer(t, n)
+			for i := range full {
+				p.leave(fmt.Sprint("room.", i))
+				q.enter(fmt.Sprint("room.", i), state)
+				q.enter(fmt.Sprint("room.", i), "y")
+				q.enter(fmt.Sprint("room.", i), state)
+			}
+			q.control.send(codec.AppendPresence(nil, codec.Presence{Number: 7, Topic: "room.more", State: codec.Text(state)}))
+			wantNack(t, "one more", q.control, 7, codec.CodeTooManyPresences)
+			for i := range full {
+				q.leave(fmt.Sprint("room.", i))
+				p.enter(fmt.Sprint("room.", i), state)
+			}
+			q.control.fin()
+		}
+		time.Sleep(time.Second) // what follows is newer
+		for i := range uint64(400) {
+			p.control.send(codec.AppendPublish(nil, codec.Publish{
+				Sequence: 1, Topic: fmt.Sprint("value.", i), Payload: codec.Text(state), Retain: true,
+			}))
+			p.wantAck(1)
+		}
+		p.watch(1, "room.0").wantPresent(names, "alice: "+state)
+		p.watch(2, fmt.Sprint("room.", full-1)).wantPresent(names, "alice: "+state)
+	})
+}
+
 // A token that no longer permits a topic ends the presence there.
 func TestPresenceIsRevoked(t *testing.T) {
 	auth := tokens{

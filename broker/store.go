@@ -37,6 +37,10 @@ type LogLimits struct {
 	Retention
 	// Keys is the most last values, each of another key.
 	Keys int
+	// Firm says that the last values are bounded elsewhere, and that somebody relies
+	// on them: where a store makes room over all logs, they go after everything that
+	// is not firm.
+	Firm bool
 }
 
 // Store keeps the histories and the last values of topics. NewMemoryStore makes the

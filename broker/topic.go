@@ -127,7 +127,10 @@ func (b *Broker) newTopic(name string, num uint64) *topic {
 	tp.room.L = &tp.mu
 	tp.used.Store(int64(b.now()))
 	if c := tp.config; c.History.Count > 0 || c.MaxKeys > 0 {
-		tp.log = b.store.Open(name, tp.epoch, LogLimits{Retention: c.History, Keys: c.MaxKeys})
+		tp.log = b.store.Open(name, tp.epoch, LogLimits{
+			Retention: c.History, Keys: c.MaxKeys,
+			Firm: strings.HasPrefix(name, presencePrefix), // see presences.stateBytes
+		})
 	}
 	return tp
 }

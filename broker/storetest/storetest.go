@@ -48,6 +48,7 @@ func Run(t *testing.T, open Open) {
 		{"TopicsAreApart", testTopicsApart},
 		{"BoundedOverall", testBound},
 		{"LastValuesGoLast", testValuesGoLast},
+		{"FirmLastValuesGoAfterAll", testFirmValuesGoLast},
 		{"EndedContext", testContext},
 		{"Closed", testClosed},
 		{"OneAppendsManyRead", testConcurrent},
@@ -597,6 +598,34 @@ func testValuesGoLast(t *testing.T, b *bench) {
 	got, err := values.Retained(t.Context(), 0, math.MaxInt64, math.MaxInt, math.MaxInt)
 	if err != nil || len(got) == 0 || !slices.Equal(offsets(got), span(got[0].Offset, 400)) || store.Evicted() != got[0].Offset-1 {
 		t.Errorf("%d last values are left (%v), %d are counted as evicted", len(got), err, store.Evicted())
+	}
+}
+
+func testFirmValuesGoLast(t *testing.T, b *bench) {
+	const most = 64 << 10
+	store := b.open(most)
+	firm := store.Open("firm", 1, broker.LogLimits{Retention: broker.Retention{Count: 1 << 20}, Keys: 1000, Firm: true})
+	for o := uint64(1); o <= 10; o++ {
+		b.retain(firm, o, strconv.FormatUint(o, 10), string(make([]byte, 500)))
+	}
+	time.Sleep(time.Second)
+	values := store.Open("values", 1, broker.LogLimits{Keys: 1000})
+	for o := uint64(1); o <= 400; o++ {
+		b.retain(values, o, strconv.FormatUint(o, 10), string(make([]byte, 500)))
+	}
+	wantValues(t, firm, span(1, 10)...)
+	got, err := values.Retained(t.Context(), 0, math.MaxInt64, math.MaxInt, math.MaxInt)
+	if err != nil || len(got) == 0 || store.Evicted() != uint64(400-len(got)) {
+		t.Errorf("%d last values are left (%v), %d are counted as evicted", len(got), err, store.Evicted())
+	}
+	if page, base, err := firm.Read(t.Context(), 0, 10, 100, 1<<20); err != nil || len(page) > 0 || base != 10 {
+		t.Errorf("of the firm log's history %d messages are left, base %d, %v", len(page), base, err)
+	}
+	for o := uint64(11); o <= 400; o++ {
+		b.retain(firm, o, strconv.FormatUint(o, 10), string(make([]byte, 500)))
+		if n := store.Bytes(); n > most {
+			t.Fatalf("%d bytes, the bound is %d", n, most)
+		}
 	}
 }
 

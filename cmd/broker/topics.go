@@ -18,7 +18,7 @@ import (
 // topicFlags configure topics.
 type topicFlags struct {
 	Topic      []topicFlag `sep:"none" help:"Configure the topics that a pattern matches; repeatable, the most specific pattern holds. Written as 'PATTERN NAME=VALUE …'; the names: ${topic_settings}." placeholder:"'PATTERN NAME=VALUE …'"`
-	MaxHistory byteSize    `help:"What the histories and last values of all topics take together." default:"64MiB" env:"TIDEWIRE_MAX_HISTORY"`
+	MaxHistory byteSize    `help:"What the histories and last values of all topics take together. Up to half of it is for who is present." default:"64MiB" env:"TIDEWIRE_MAX_HISTORY"`
 }
 
 // topicFlag is one value of --topic.
