@@ -58,6 +58,10 @@ type Config struct {
 	// concurrently, with the error that led to it, if any. It must not block, and
 	// must not call Close.
 	OnState func(State, error)
+	// OnPresenceLost is called for each topic that could not be entered again after a
+	// reconnect, with the broker's refusal: the client is not present there any more.
+	// It may be called concurrently, and must not block.
+	OnPresenceLost func(topic string, err error)
 	// Agent names the program in the broker's log; at most 128 bytes.
 	Agent string
 	// Logger gets what goes on with the connection, at level debug. nil discards.
@@ -114,7 +118,7 @@ type Client struct {
 	subs      map[*Subscription]struct{} // guarded by mu
 	resume    codec.Resume               // guarded by mu
 	token     string                     // the one in force; guarded by mu
-	presences map[string]codec.Payload   // states, by topic; guarded by mu
+	presences map[string]*entered        // by topic; guarded by mu
 }
 
 // Dial connects to the broker at an https URL and waits for its WELCOME. ctx and
@@ -158,7 +162,7 @@ func Dial(ctx context.Context, url string, config Config) (*Client, error) {
 		token:     config.Token,
 		changed:   make(chan struct{}),
 		subs:      make(map[*Subscription]struct{}),
-		presences: make(map[string]codec.Payload),
+		presences: make(map[string]*entered),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.setState(StateConnecting, nil)

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -28,94 +27,6 @@ type Member struct {
 
 // Decode decodes the member's state into the value that v points to.
 func (m Member) Decode(v any) error { return m.State.Decode(v) }
-
-// Enter makes this client present in a topic, with a state of at most 1 KiB, or
-// changes the state. It lasts until Leave, or until the session ends; over
-// reconnects the client enters again by itself, within the grace (10 s by default)
-// without anybody noticing. A client may be present in 64 topics. It needs the
-// permission to subscribe to the topic, but no subscription.
-func (c *Client) Enter(ctx context.Context, topic string, state any) error {
-	if err := checkTopic(topic); err != nil {
-		return err
-	}
-	payload, err := codec.Encode(state)
-	if err != nil {
-		return err
-	}
-	if len(payload.Data) > codec.MaxState {
-		return codec.Errorf(codec.CodePayloadTooLarge, "a state of %d bytes; the limit is %d", len(payload.Data), codec.MaxState)
-	}
-	if len(payload.Data) == 0 {
-		// No bytes at all would tell that the client has left: this is nil.
-		payload = codec.Payload{Encoding: codec.EncodingMsgpack, Data: []byte{0xc0}}
-	}
-	return c.present(ctx, codec.Presence{Topic: topic, State: payload})
-}
-
-// Leave ends the presence in a topic. It is no error if there is none.
-func (c *Client) Leave(ctx context.Context, topic string) error {
-	if err := checkTopic(topic); err != nil {
-		return err
-	}
-	return c.present(ctx, codec.Presence{Topic: topic, Leave: true})
-}
-
-// present tells the broker of a presence until it has answered. Telling it again
-// after the connection was lost does no harm.
-func (c *Client) present(ctx context.Context, f codec.Presence) error {
-	for {
-		conn, err := c.connected(ctx)
-		if err != nil {
-			return err
-		}
-		_, err = conn.do(ctx, presenceFrame(f))
-		if codec.CodeOf(err) == codec.CodeConnectionLost {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if f.Leave {
-			delete(c.presences, f.Topic)
-		} else {
-			c.presences[f.Topic] = f.State
-		}
-		return nil
-	}
-}
-
-func presenceFrame(f codec.Presence) func(number uint64) []byte {
-	return func(number uint64) []byte {
-		f.Number = number
-		return codec.AppendPresence(nil, f)
-	}
-}
-
-// enterAgain tells a new connection where the client is present. Nobody waits for
-// the answers.
-func (c *Client) enterAgain(conn *connection) {
-	c.mu.Lock()
-	frames := make([]codec.Presence, 0, len(c.presences))
-	for topic, state := range c.presences {
-		frames = append(frames, codec.Presence{Topic: topic, State: state})
-	}
-	c.mu.Unlock()
-	for _, f := range frames {
-		number := conn.ask(func(a answer) {
-			if a.err != nil {
-				c.log.Debug("not present any more", slog.String("topic", f.Topic), slog.Any("error", a.err))
-				if noUse(a.err) {
-					c.mu.Lock()
-					delete(c.presences, f.Topic)
-					c.mu.Unlock()
-				}
-			}
-		})
-		conn.send(presenceFrame(f)(number))
-	}
-}
 
 // Presence returns who is present in a topic now. A topic that is configured to
 // count only is an error with CodeNotOffered: see PresenceCount.
@@ -233,6 +144,9 @@ func presenceEvent(m Message) (e PresenceEvent, ok bool) {
 	}
 	if m.Key == "" {
 		e.Kind = Counted
+		if len(m.Payload.Data) == 0 {
+			return e, true // nobody: the last value was cleared
+		}
 		err := m.Decode(&e.Count)
 		return e, err == nil
 	}

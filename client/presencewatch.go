@@ -19,7 +19,7 @@ type PresenceWatch struct {
 	sub    *Subscription
 
 	mu    sync.Mutex
-	known map[topicKey]struct{} // the members; guarded by mu
+	known map[topicKey]struct{} // the members, and under no key the topics with a count; guarded by mu
 	doubt map[string]struct{}   // topics of which events may be missing; "": of all; guarded by mu
 }
 
@@ -39,7 +39,7 @@ func (c *Client) WatchPresence(ctx context.Context, pattern string) (*PresenceWa
 
 // Events iterates over what happens. It ends as Subscription.Messages does. Where
 // events may be missing it has a PresenceGap, reads who is there, and goes on with
-// Left of everyone who is not there any more.
+// Left of everyone who is not there any more, or a count of nobody.
 func (w *PresenceWatch) Events(ctx context.Context) iter.Seq2[PresenceEvent, error] {
 	return func(yield func(PresenceEvent, error) bool) {
 		if !w.compare(ctx, yield) {
@@ -74,6 +74,11 @@ func (w *PresenceWatch) event(m Message) (e PresenceEvent, ok bool) {
 	case Left:
 		delete(w.known, key)
 		return e, known
+	case Counted:
+		delete(w.known, key)
+		if e.Count > 0 {
+			w.known[key] = struct{}{}
+		}
 	case Joined:
 		w.known[key] = struct{}{}
 		if known {
@@ -92,19 +97,40 @@ func (w *PresenceWatch) compare(ctx context.Context, yield func(PresenceEvent, e
 		if !ok {
 			return true
 		}
-		members, err := w.client.Presence(ctx, topic)
+		there, err := w.read(ctx, topic)
 		switch {
 		case ctx.Err() != nil:
 			return true // Messages tells
 		case codec.CodeOf(err) == codec.CodeConnectionLost && w.client.Err() == nil:
 			continue
 		}
-		for _, e := range w.settle(topic, members, err) {
+		for _, e := range w.settle(topic, there, err) {
 			if !yield(e, nil) {
 				return false
 			}
 		}
 	}
+}
+
+// read asks who is in a topic, by key; of one that is counted only, whether anybody is,
+// under no key.
+func (w *PresenceWatch) read(ctx context.Context, topic string) (there map[string]struct{}, err error) {
+	there = make(map[string]struct{})
+	w.mu.Lock()
+	_, counted := w.known[topicKey{topic, ""}]
+	w.mu.Unlock()
+	if counted {
+		counts, err := w.client.PresenceCount(ctx, topic)
+		if counts[topic] > 0 {
+			there[""] = struct{}{}
+		}
+		return there, err
+	}
+	members, err := w.client.Presence(ctx, topic)
+	for _, m := range members {
+		there[m.Client.String()] = struct{}{}
+	}
+	return there, err
 }
 
 // doubtful returns a topic that is in doubt and has members that are known.
@@ -128,11 +154,7 @@ func (w *PresenceWatch) doubtful() (topic string, ok bool) {
 
 // settle takes a topic out of doubt, and returns who of the known is not there; nobody
 // if the broker has not told who is.
-func (w *PresenceWatch) settle(topic string, members []Member, err error) (left []PresenceEvent) {
-	there := make(map[string]struct{}, len(members))
-	for _, m := range members {
-		there[m.Client.String()] = struct{}{}
-	}
+func (w *PresenceWatch) settle(topic string, there map[string]struct{}, err error) (left []PresenceEvent) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.doubt, topic)
@@ -144,6 +166,10 @@ func (w *PresenceWatch) settle(topic string, members []Member, err error) (left 
 			continue
 		}
 		delete(w.known, key)
+		if key.key == "" {
+			left = append(left, PresenceEvent{Kind: Counted, Topic: topic})
+			continue
+		}
 		id, _ := uuid.Parse(key.key) // event has parsed it
 		left = append(left, PresenceEvent{Kind: Left, Topic: topic, Member: Member{Client: id}})
 	}

@@ -1,0 +1,168 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+)
+
+// Where the broker takes so many messages a second, who was in many topics is there
+// again a while after a reconnect; and where it may not be any more, it is told.
+func TestPresenceIsEnteredAgain(t *testing.T) {
+	var closed atomic.Bool
+	config := broker.Config{
+		PublishRate: 5, Authenticator: doors{&closed},
+		Topics: []broker.TopicConfig{{Pattern: "room.>", PresenceGrace: time.Hour}},
+	}
+	inWorld(t, config, func(t *testing.T, w *world) {
+		lost := make(map[string]codec.Code)
+		c := w.dial(func(c *client.Config) {
+			c.OnPresenceLost = func(topic string, err error) { lost[topic] = codec.CodeOf(err) }
+		})
+		other := w.dial()
+		const rooms = 20
+		for i := range rooms {
+			if err := c.Enter(t.Context(), fmt.Sprint("room.", i), "here"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		closed.Store(true)
+		w.restart()
+		w.connected(c)
+		time.Sleep(10 * time.Minute)
+		if counts, err := other.PresenceCount(t.Context(), "room.*"); err != nil || len(counts) != rooms-1 {
+			t.Errorf("after a reconnect the client is present in %d topics of %d (%v)", len(counts), rooms-1, err)
+		}
+		synctest.Wait()
+		if len(lost) != 1 || lost["room.7"] != codec.CodeSubscribeDenied {
+			t.Errorf("told of %v", lost)
+		}
+		// What is left meanwhile stays left.
+		if err := c.Leave(t.Context(), "room.3"); err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+		w.connected(c)
+		if err := c.Leave(t.Context(), "room.19"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if counts, err := other.PresenceCount(t.Context(), "room.*"); err != nil || len(counts) != rooms-3 || counts["room.3"]+counts["room.19"] > 0 {
+			t.Errorf("present in %v, %v", counts, err)
+		}
+	})
+}
+
+// doors lets everybody in everywhere, once it is closed but to room.7.
+type doors struct{ closed *atomic.Bool }
+
+func (d doors) Authenticate(context.Context, broker.Credentials) (broker.Principal, error) {
+	return guest{d}, nil
+}
+
+type guest struct{ doors }
+
+func (guest) ID() string                       { return "guest" }
+func (guest) CanPublish(string) bool           { return true }
+func (g guest) CanSubscribe(topic string) bool { return topic != "room.7" || !g.closed.Load() }
+func (guest) Expires() time.Time               { return time.Time{} }
+
+// Who leaves without a connection has left when the grace is over, and is not entered
+// again.
+func TestPresenceIsLeftWhileOffline(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		for _, topic := range []string{"room.1", "room.2", "room.3"} {
+			if err := c.Enter(t.Context(), topic, "here"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.cut()
+		if err := c.Leave(t.Context(), "room.1"); err != nil {
+			t.Error(err)
+		}
+		entered := make(chan error)
+		go func() { entered <- c.Enter(t.Context(), "room.2", "waits") }()
+		synctest.Wait()
+		if err := c.Leave(t.Context(), "room.2"); err != nil {
+			t.Error(err)
+		}
+		late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := c.Enter(late, "room.3", "in vain"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("entered without a connection: %v", err)
+		}
+		w.heal()
+		w.connected(c)
+		if err := <-entered; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		members, err := c.Presence(t.Context(), "room.3")
+		if err != nil || len(members) != 1 || string(members[0].State.Data) != "here" {
+			t.Errorf("present in room.3: %v, %v", members, err)
+		}
+		if counts, err := c.PresenceCount(t.Context(), "room.*"); err != nil || len(counts) != 1 {
+			t.Errorf("present in %v, %v", counts, err)
+		}
+	})
+}
+
+// Where members are only counted a watch tells each number, nobody's too, and after what
+// it could not see the one that holds.
+func TestPresenceWatchCounts(t *testing.T) {
+	config := broker.Config{Topics: []broker.TopicConfig{{Pattern: "room.*", Presence: broker.PresenceCounts}}}
+	inWorld(t, config, func(t *testing.T, w *world) {
+		c, other := w.dial(), w.dial()
+		watch, err := other.WatchPresence(t.Context(), "room.*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := func() (counts []string) {
+			t.Helper()
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			for e, err := range watch.Events(ctx) {
+				switch {
+				case ctx.Err() != nil:
+					return counts
+				case err != nil:
+					t.Fatal(err)
+				}
+				counts = append(counts, fmt.Sprint(e.Kind, " ", e.Topic, " ", e.Count))
+			}
+			return counts
+		}
+		for _, topic := range []string{"room.1", "room.2"} {
+			if err := c.Enter(t.Context(), topic, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Leave(t.Context(), "room.1"); err != nil {
+			t.Fatal(err)
+		}
+		if got := counts(); fmt.Sprint(got) != "[counted room.1 1 counted room.2 1 counted room.1 0]" {
+			t.Errorf("got %q", got)
+		}
+		w.cutHard()
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+		w.heal()
+		w.connected(other)
+		if got := counts(); fmt.Sprint(got) != "[gap  0 counted room.2 0]" {
+			t.Errorf("after a restart: got %q", got)
+		}
+	})
+}
