@@ -132,6 +132,7 @@ type presenceEvent struct {
 	Joined  string          `json:"joined"` // a client
 	Updated string          `json:"updated"`
 	Left    string          `json:"left"`
+	Counted *int            `json:"counted"` // how many are present
 	State   json.RawMessage `json:"state"`
 	Topic   string          `json:"topic"`
 }
@@ -204,6 +205,9 @@ func (r *run) checkPresence(wanted presenceEvent, e client.PresenceEvent) error 
 		if id := r.idOf(name); e.Kind != kind || id == (uuid.UUID{}) || id != e.Member.Client {
 			return mismatchf("the event is %s; want %s of %s, %s", told, kind, name, id)
 		}
+	}
+	if n := wanted.Counted; n != nil && (e.Kind != client.Counted || e.Count != *n) {
+		return mismatchf("the event is %s, count %d; want a count of %d", told, e.Count, *n)
 	}
 	if wanted.Topic != "" && wanted.Topic != e.Topic {
 		return mismatchf("the event is %s; want topic %s", told, wanted.Topic)

@@ -61,15 +61,17 @@ export class PresenceWatch<S = unknown> {
    */
   readonly ready: Promise<void>;
   readonly #subscription: Subscription<S>;
-  readonly #count: Count;
+  readonly #ask: Count;
   readonly #members = new Map<string, Map<string, Member<S>>>();
+  /** Topics that told a count, and not of nobody. */
+  readonly #counted = new Set<string>();
   /** Members, by topic, who have not come since it began anew. */
   #stale = new Map<string, Set<string>>();
 
   /** @internal `subscription` is fresh and one to presence. */
   constructor(subscription: Subscription<S>, count: Count) {
     this.#subscription = subscription;
-    this.#count = count;
+    this.#ask = count;
     this.ready = subscription.ready;
   }
 
@@ -103,7 +105,7 @@ export class PresenceWatch<S = unknown> {
   *#message(m: Message<S>): Iterable<PresenceEvent<S>> {
     const { topic, key, data } = m;
     if (key === undefined) {
-      yield { kind: "counted", topic, count: Number(data.length > 0 ? m.value : 0) };
+      yield this.#count(topic, Number(data.length > 0 ? m.value : 0));
       return;
     }
     this.#stale.get(topic)?.delete(key);
@@ -119,6 +121,12 @@ export class PresenceWatch<S = unknown> {
     // It is the same one where it came again only because the watch began anew.
     if (before?.time.getTime() === member.time.getTime()) return;
     yield { kind: before ? "updated" : "joined", topic, member };
+  }
+
+  #count(topic: string, count: number): PresenceEvent<S> {
+    if (count > 0) this.#counted.add(topic);
+    else this.#counted.delete(topic);
+    return { kind: "counted", topic, count };
   }
 
   *#leave(topic: string, id: string): Iterable<PresenceEvent<S>> {
@@ -140,10 +148,14 @@ export class PresenceWatch<S = unknown> {
   /** The broker tells everything anew, except of topics in which nobody is any more. */
   async *#begun(): AsyncIterable<PresenceEvent<S>> {
     this.#stale = new Map([...this.#members].map(([topic, m]) => [topic, new Set(m.keys())]));
-    if (this.#stale.size === 0) return;
-    const counts = await this.#count(this.#subscription.pattern).catch(() => undefined);
+    if (this.#stale.size + this.#counted.size === 0) return;
+    const counts = await this.#ask(this.#subscription.pattern).catch(() => undefined);
+    if (!counts || counts.more) return;
     for (const topic of this.#stale.keys()) {
-      if (counts && !counts.more && !counts.has(topic)) yield* this.#forget(topic);
+      if (!counts.has(topic)) yield* this.#forget(topic);
+    }
+    for (const topic of this.#counted) {
+      if (!counts.has(topic)) yield this.#count(topic, 0);
     }
   }
 }

@@ -1,15 +1,20 @@
-import { abortable } from "./abort.js";
+import { abortable, sleep } from "./abort.js";
+import { Backoff } from "./backoff.js";
 import type { PresenceLost } from "./client-options.js";
 import type { Connection } from "./connection.js";
 import { type TidewireError, fail } from "./errors.js";
 import { MAX_STATE } from "./limits.js";
-import { bad } from "./options.js";
 import type { Payload } from "./payload.js";
+
+/** The state where there is none, `nil`: no bytes at all would tell that the client has left. */
+const NO_STATE: Payload = { encoding: 1, data: Uint8Array.of(0xc0) };
 
 /** The topics that a client has entered (PROTOCOL §7.8), over its connections. */
 export class Presences {
   /** The states there. */
   readonly #entered = new Map<string, Payload>();
+  /** Of which an answer is awaited: what is newer goes before what is entered again. */
+  readonly #entering = new Set<string>();
   readonly #lost: (lost: PresenceLost) => void;
 
   /** `lost` is told of a topic that could not be entered again. */
@@ -26,15 +31,18 @@ export class Presences {
   ): Promise<void> {
     const { length } = state.data;
     if (length > MAX_STATE) throw fail("payload_too_large", `the limit is ${MAX_STATE}`);
-    if (length === 0) throw bad("an empty state"); // it would tell that the client has left
+    if (length === 0) state = NO_STATE;
     for (;;) {
       const c = await connection();
+      this.#entering.add(topic);
       try {
         await abortable(c.presence(topic, state), signal);
         this.#entered.set(topic, state);
         return;
       } catch (e) {
         if ((e as TidewireError).codeName !== "connection_lost") throw e;
+      } finally {
+        this.#entering.delete(topic);
       }
     }
   }
@@ -54,12 +62,20 @@ export class Presences {
 
   /** Never rejects. */
   async #again(c: Connection, topic: string, state: Payload): Promise<void> {
-    try {
-      await c.presence(topic, state);
-    } catch (e) {
-      if (c.error || this.#entered.get(topic) !== state) return;
-      this.#entered.delete(topic);
-      this.#lost({ topic, error: e as TidewireError });
+    const backoff = new Backoff();
+    while (!c.error && this.#entered.get(topic) === state) {
+      try {
+        if (!this.#entering.has(topic)) return void (await c.presence(topic, state));
+        await sleep(backoff.next(), c.signal);
+      } catch (e) {
+        const error = e as TidewireError;
+        if (error.codeName === "rate_limited" || error.code >= 400) {
+          await sleep(backoff.next(error.retry), c.signal); // it cannot just now
+        } else if (this.#entered.get(topic) === state) {
+          this.#entered.delete(topic);
+          this.#lost({ topic, error });
+        }
+      }
     }
   }
 }

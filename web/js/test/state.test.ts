@@ -1,6 +1,6 @@
 // What is read as a whole: presence (PROTOCOL §7.8), live maps (§4.5), history (§6.8).
 
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import * as Type from "../src/frame-types.js";
 import type { MessageFrame } from "../src/frames.js";
 import { encodeMsgpack } from "../src/msgpack.js";
@@ -115,6 +115,10 @@ describe("a live map", () => {
 });
 
 describe("presence", () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+  });
+
   const presence = async (s: MockSession) => frames.parsePresence(await s.control.want(Type.PRESENCE));
   const ack = (s: MockSession, sequence: number) =>
     s.control.send(frames.writeAck({ sequence, epoch: 1, offsets: [1], limit: undefined }));
@@ -169,12 +173,52 @@ describe("presence", () => {
     await entered;
   });
 
-  test.each([
-    ["", "invalid_option"],
-    ["x".repeat(1025), "payload_too_large"],
-  ])("with a state that cannot be is refused at once", async (state, codeName) => {
+  test("is entered again until the broker can, unless it was left meanwhile", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0); // of the waits
+    const c = await connected();
+    for (const topic of ["x", "y", "z"]) {
+      const entered = c.client.enter(topic, topic);
+      ack(c.session, (await presence(c.session)).number);
+      await entered;
+    }
+    const lost: unknown[] = [];
+    c.client.on("presence", (e) => lost.push(e));
+    const next = await again(c);
+    const [x, y, z] = [await presence(next), await presence(next), await presence(next)];
+    const changed = c.client.enter("z", "newer");
+    expect((await presence(next)).topic).toBe("z");
+    const left = c.client.leave("y");
+    const away = await presence(next);
+    expect([away.topic, away.state]).toEqual(["y", undefined]);
+    ack(next, away.number);
+    await left;
+    for (const [{ number }, code] of [[x, 304], [y, 304], [z, 403]] as const) {
+      next.control.send(frames.writeNack({ sequence: number, error: { code, reason: "", retry: undefined } }));
+    }
+    const second = await presence(next);
+    expect([second.topic, second.state?.data]).toEqual(["x", text("x")]);
+    next.control.send(frames.writeNack({ sequence: second.number, error: { code: 403, reason: "", retry: 1 } }));
+    const third = await presence(next);
+    expect(third.topic).toBe("x");
+    ack(next, third.number);
+    ack(next, z.number + 1);
+    await changed;
+    await turn();
+    expect([next.control.frames.size, lost]).toEqual([0, []]);
+  });
+
+  test("with an empty state is entered without one", async () => {
+    const { client, session } = await connected();
+    const entered = client.enter("room", "");
+    const { number, state } = await presence(session);
+    expect(state).toEqual({ encoding: 1, data: Uint8Array.of(0xc0) });
+    ack(session, number);
+    await entered;
+  });
+
+  test("with a state that is too large is refused at once", async () => {
     const { client } = await connected();
-    await expect(client.enter("room", state)).rejects.toThrow(coded(codeName));
+    await expect(client.enter("room", "x".repeat(1025))).rejects.toThrow(coded("payload_too_large"));
   });
 
   test("is read at once", async () => {
@@ -230,9 +274,12 @@ describe("presence", () => {
       keyed(1, "id3", "x", { topic: 2 }),
       announce(3, "room.c", 1),
       message({ topic: 3, offset: 1, encoding: 1, data: encodeMsgpack(12) }),
+      announce(4, "room.d", 2),
+      message({ topic: 4, offset: 1, encoding: 1, data: encodeMsgpack(1) }),
+      message({ topic: 4, offset: 2, encoding: 0, data: text("") }),
     );
     const got = [];
-    while (got.length < 6) got.push(await next());
+    while (got.length < 8) got.push(await next());
     expect(got).toEqual([
       "joined room.a id1 x",
       "joined room.a id2 x",
@@ -240,6 +287,8 @@ describe("presence", () => {
       "left room.a id2 x",
       "joined room.b id3 x",
       "room.c 12",
+      "room.d 1",
+      "room.d 0",
     ]);
     expect(watch.members("room.a").map((m) => m.id)).toEqual(["id1"]);
 
@@ -255,6 +304,7 @@ describe("presence", () => {
     expect(pattern).toBe("room.*");
     session.control.send(frames.writeCounts({ number, topics: new Map([["room.a", 2]]), more: false }));
     expect(await pending).toBe("left room.b id3 x");
+    expect(await next()).toBe("room.c 0");
     expect(await next()).toBe("joined room.a id4 x"); // and nothing of id1
     await events.return(undefined);
     await second.fin;

@@ -8,12 +8,17 @@ interface WantEvent {
   joined?: string;
   updated?: string;
   left?: string;
+  counted?: number;
   state?: Json;
   topic?: string;
 }
 
 function checkEvent(run: Run, w: WantEvent, e: PresenceEvent | Gap): void {
-  if (e.kind === "gap" || e.kind === "counted") return mismatch(`the event is ${show(e)}; want ${show(w)}`);
+  if (e.kind === "gap") return mismatch(`the event is ${show(e)}; want ${show(w)}`);
+  if (e.kind === "counted") {
+    const same = w.counted === e.count && (w.topic ?? e.topic) === e.topic;
+    return same ? undefined : mismatch(`the event is ${show(e)}; want ${show(w)}`);
+  }
   const name = w[e.kind];
   if (name === undefined || run.client(name).id !== e.member.id) mismatch(`the event is ${show(e)}; want ${show(w)}`);
   if (w.topic !== undefined && w.topic !== e.topic) mismatch(`the topic is ${e.topic}; want ${w.topic}`);
