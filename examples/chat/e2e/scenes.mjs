@@ -65,25 +65,33 @@ export const scenes = {
     await clara.sees(/Ada Lund: Of course, clara!/);
 
     const area = await ben.locator("#log").boundingBox();
-    await wander(ben, [[area.x + 300, area.y + 60], [area.x + 420, area.y + 150]]);
-    await ben.locator("#text").pressSequentially("And bring", { delay: 20 });
-    await reads(ada, "#typing.on", "Ben Okafor is writing");
-    await reads(ada, ".cursor.on", "Ben Okafor");
+    // What fades by itself is waited for from before it is done.
+    await Promise.all([
+      reads(ada, ".cursor.on", "Ben Okafor"),
+      wander(ben, [[area.x + 300, area.y + 60], [area.x + 420, area.y + 150]]),
+    ]);
+    await Promise.all([
+      reads(ada, "#typing.on", "Ben Okafor is writing"),
+      ben.locator("#text").pressSequentially("And bring", { delay: 20 }),
+    ]);
     const own = await ada.locator("#log").boundingBox();
-    await wander(ada, [[own.x + 240, own.y + 40], [own.x + 520, own.y + 205]]);
-    await ada.locator("#text").pressSequentially("Thursday it is", { delay: 20 });
-    await reads(ben, ".cursor.on", "Ada Lund");
-    await reads(ben, "#typing.on", "Ada Lund is writing");
-    await wander(ben, [[area.x + 430, area.y + 155]]);
+    await Promise.all([
+      reads(ben, ".cursor.on", "Ada Lund"),
+      wander(ada, [[own.x + 240, own.y + 40], [own.x + 520, own.y + 205]]),
+    ]);
+    await Promise.all([
+      reads(ben, "#typing.on", "Ada Lund is writing"),
+      ada.locator("#text").pressSequentially("Thursday it is", { delay: 20 }),
+    ]);
+    // The pointer rests on the same message for both.
+    const rests = ada.waitForFunction((text) => {
+      const cursor = document.querySelector(".cursor.on")?.getBoundingClientRect();
+      const line = [...document.querySelectorAll("#log .text")].find((e) => e.textContent === text).getBoundingClientRect();
+      return cursor && Math.abs(cursor.top - line.top) < 300;
+    }, talk[2][1]);
+    await Promise.all([rests, wander(ben, [[area.x + 430, area.y + 155]])]);
     await picture(ada, "wide-light");
     await picture(ben, "wide-dark");
-
-    // The pointer rests on the same message for both.
-    await ada.waitForFunction((text) => {
-      const cursor = document.querySelector(".cursor.on").getBoundingClientRect();
-      const line = [...document.querySelectorAll("#log .text")].find((e) => e.textContent === text).getBoundingClientRect();
-      return Math.abs(cursor.top - line.top) < 300;
-    }, talk[2][1]);
     assert.match(await ada.locator("#wire-lossy").textContent(), /[1-9]\d* in/, "lossy messages are counted");
     await reads(ada, "#wire-trip-short", " ms");
 
@@ -368,13 +376,15 @@ export const scenes = {
       const box = await message(page, text).locator(".text").boundingBox();
       await wander(page, [[box.x + x - 40, box.y + y - 20], [box.x + x, box.y + y]]);
     };
-    await at(ben, "I can lend you a dry bag.", 290, 12);
+    await Promise.all([
+      at(ben, "I can lend you a dry bag.", 290, 12),
+      ...[ada, ines].map((page) => reads(page, ".cursor.on", "Ben Okafor")),
+    ]);
     await at(noor, "Nice. Spring tide on Thursday, so we go out at six?", 480, 14);
-    await noor.locator("#text").pressSequentially("See you at", { delay: 15 });
-    for (const page of [ada, ines]) {
-      await reads(page, "#typing.on", "Noor Haddad is writing");
-      await reads(page, ".cursor.on", "Ben Okafor");
-    }
+    await Promise.all([
+      noor.locator("#text").pressSequentially("See you at", { delay: 15 }),
+      ...[ada, ines].map((page) => reads(page, "#typing.on", "Noor Haddad is writing")),
+    ]);
     await picture(ada, "people-wide");
     await picture(ines, "people-narrow");
   },
@@ -419,9 +429,11 @@ export const scenes = {
     const box = await ada.locator("#text").boundingBox();
     assert.ok(box.y + box.height <= 780, "the message box is in sight");
     const area = await ben.locator("#log").boundingBox();
-    await wander(ben, [[area.x + 150, area.y + 40], [area.x + 300, area.y + 120]]);
+    await Promise.all([
+      reads(ada, ".cursor.on", "Ben Okafor"),
+      wander(ben, [[area.x + 150, area.y + 40], [area.x + 300, area.y + 120]]),
+    ]);
     await ben.locator("#text").pressSequentially("on my way", { delay: 20 });
-    await reads(ada, ".cursor.on", "Ben Okafor");
     await picture(ada, "narrow-light");
     await ada.emulateMedia({ colorScheme: "dark" });
     await wander(ben, [[area.x + 290, area.y + 110]]);
@@ -436,7 +448,6 @@ export const scenes = {
     await touch(ada.locator("#open-drawer"));
     await touch(ada.locator('#rooms a[href="#lobby"]'));
     await ada.locator("#stage[data-ready=lobby]").waitFor();
-    await touch(ada.locator("#log .text").first());
-    await reads(ben, ".cursor.on", "Ada Lund");
+    await Promise.all([reads(ben, ".cursor.on", "Ada Lund"), touch(ada.locator("#log .text").first())]);
   },
 };
