@@ -85,6 +85,11 @@ export class MockStream implements TransportStream {
     }
   }
 
+  /** Sends much down, in one piece: cut up it would take seconds. */
+  whole(bytes: Uint8Array): void {
+    if (!this.#ended) this.#down.enqueue(bytes.slice());
+  }
+
   /** Sends FIN. */
   close(): void {
     if (this.#ended) return;

@@ -24,9 +24,11 @@ async function request(session: MockSession): Promise<frames.ParsedRequest> {
   return frames.parseRequest(await session.control.want(Type.REQUEST));
 }
 
+const response = (number: number, value: string): Uint8Array =>
+  frames.writeResponse({ number, encoding: 3, data: text(value), publisher: CLIENT, headers: ["h", "v"] });
+
 function respond(session: MockSession, number: number, value: string): void {
-  const r = { number, encoding: 3, data: text(value), publisher: CLIENT, headers: ["h", "v"] };
-  session.control.send(frames.writeResponse(r));
+  session.control.send(response(number, value));
 }
 
 function done(session: MockSession, number: number, code: number): void {
@@ -84,14 +86,15 @@ describe("request", () => {
     const { broker, client, session } = await connected();
     session.lose();
     await until(() => expect(client.state).not.toBe("connected"));
-    const reply = client.request("svc", 1, { timeout: 1000 });
+    vi.useFakeTimers({ toFake: ["Date"] });
+    const reply = client.request("svc", 1, { timeout: 60_000 });
     await turn();
-    vi.setSystemTime(Date.now() + 400);
+    vi.setSystemTime(Date.now() + 24_000);
     const next = await broker.session();
     await next.hello();
     next.welcome();
     const r = await request(next);
-    expect(r.timeout).toBe(600);
+    expect(r.timeout).toBe(36_000);
     respond(next, r.number, "yes");
     expect((await reply).value).toBe("yes");
   });
@@ -168,7 +171,8 @@ describe("requestMany", () => {
     const { number } = await request(session);
     respond(session, number, "x");
     expect((await first).value?.value).toBe("x");
-    for (let i = 0; i <= 16; i++) respond(session, number, "x".repeat(256 << 10));
+    const large = response(number, "x".repeat(256 << 10));
+    for (let i = 0; i <= 16; i++) session.control.whole(large);
     expect(frames.parseCancel(await session.control.want(Type.CANCEL)).number).toBe(number);
     for (let i = 0; i < 16; i++) expect((await replies.next()).done).toBe(false);
     await expect(replies.next()).rejects.toThrow(coded("queue_full"));
