@@ -468,3 +468,18 @@ func TestRequestOfTheProcess(t *testing.T) {
 		}
 	})
 }
+
+// A request is no last value, although the topic retains all that is published.
+func TestRequestIsNoLastValue(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, n network) {
+		newBroker(t, n, broker.Config{Topics: []broker.TopicConfig{{Pattern: "a", Retain: broker.RetainAll}}})
+		c := dial(t, n)
+		publish(t, c, "a", "value")
+		if _, err := c.Request(within(t), "a", "question", nil); codec.CodeOf(err) != codec.CodeNoResponders {
+			t.Fatal(err)
+		}
+		if m := take(t, subscribe(t, c, "a", nil), 1)[0]; text(m) != "value" {
+			t.Errorf("the last value is %q", text(m))
+		}
+	})
+}

@@ -68,7 +68,7 @@ type RetainMode uint8
 // The modes.
 const (
 	RetainAsked RetainMode = iota // those whose publisher asks for it
-	RetainAll                     // every reliable message
+	RetainAll                     // every reliable message that is no request
 	RetainNone                    // no message: one that asks for it is refused with not_offered
 )
 
@@ -265,7 +265,8 @@ func (c *TopicConfig) complete(m *Message, now uint64) {
 	}
 	switch c.Retain {
 	case RetainAll:
-		m.Retain = m.Mode == codec.ModeReliable
+		// A question is no value, and would take its place until it expires.
+		m.Retain = m.Mode == codec.ModeReliable && m.Reply == nil
 	case RetainNone:
 		m.Retain = false
 	}
