@@ -23,6 +23,8 @@ type beginning struct {
 	unsure bool
 	// bus: the bus may have lost messages meanwhile.
 	bus bool
+	// last is the topic's last offset when the subscription began.
+	last uint64
 }
 
 // openTopic begins a subscription to one topic, which is pinned.
@@ -42,9 +44,10 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 	if f.From.Kind == codec.FromNow && f.Group == "" && !f.NoRetained && pos != seen {
 		begin.snapshot = tp.log != nil // one may have come since the log was looked at
 	}
+	begin.last = pos.Offset
 	sub.own = track{topic: tp, start: pos.Offset, announced: 1}
 	sub.last, sub.written = pos.Offset, pos.Offset
-	o, owes := begin.owed(pos.Offset)
+	o, owes := begin.owed()
 	if owes {
 		sub.last, sub.written = o.from, o.from
 	}
@@ -59,31 +62,38 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 	if sub.bus || begin.bus {
 		sub.lostLocked()
 	}
-	sub.beginTopicLocked(begin, o, owes)
+	if owes {
+		sub.oweBeginLocked(o)
+	}
+	sub.tellBeginLocked(begin)
 	sub.recoverLocked()
 	s.scheduleLocked(sub.out)
 	return nil
 }
 
-// beginTopicLocked tells what cannot be known of a topic, and takes note of what is
-// owed.
-func (sub *subscription) beginTopicLocked(begin beginning, o owed, owes bool) {
-	tp := begin.topic
-	if owes {
-		o.unsure = o.unsure || sub.noEcho || sub.filter != nil
-		if t := sub.trackLocked(tp); t != nil {
-			t.snapshot = o.snapshot
-		}
-		if t := sub.indebtLocked(tp, o); t != nil {
-			t.debt.count += o.to - o.from
-		} else {
-			sub.blind, sub.lagging = codec.GapHistory, true
-		}
+// oweBeginLocked takes note of what is owed of a topic from the beginning; false if it can
+// only be told.
+func (sub *subscription) oweBeginLocked(o owed) bool {
+	o.unsure = o.unsure || sub.noEcho || sub.filter != nil
+	if t := sub.trackLocked(o.topic); t != nil {
+		t.snapshot = o.snapshot
 	}
+	t := sub.indebtLocked(o.topic, o)
+	if t == nil {
+		sub.blind, sub.lagging = codec.GapHistory, true
+		return false
+	}
+	t.debt.count += o.to - o.from
+	return true
+}
+
+// tellBeginLocked tells what cannot be known of a topic.
+func (sub *subscription) tellBeginLocked(begin beginning) {
+	tp := begin.topic
 	if !begin.told {
 		return
 	}
-	if frame := sub.announcementLocked(tp, o.to); frame != nil {
+	if frame := sub.announcementLocked(tp, begin.last); frame != nil {
 		sub.out.queue.push(entry{frame: frame})
 		sub.announcedLocked(tp)
 	}
@@ -95,16 +105,16 @@ func (sub *subscription) beginTopicLocked(begin beginning, o owed, owes bool) {
 	}
 }
 
-// owed returns what is owed of a topic whose last offset is last.
-func (g beginning) owed(last uint64) (owed, bool) {
-	o := owed{topic: g.topic, to: last, from: g.after, reason: codec.GapHistory, replay: last, fresh: g.fresh || g.beyond, unsure: g.unsure}
+// owed returns what is owed of the topic.
+func (g beginning) owed() (owed, bool) {
+	o := owed{topic: g.topic, to: g.last, from: g.after, reason: codec.GapHistory, replay: g.last, fresh: g.fresh || g.beyond, unsure: g.unsure}
 	switch {
 	case g.snapshot:
-		o.from, o.snapshot, o.replay = 0, last, last
+		o.from, o.snapshot = 0, g.last
 	case g.clamp:
-		o.from = last
+		o.from = g.last
 	}
-	return o, o.from < last
+	return o, o.from < g.last
 }
 
 // beginning finds where a subscription begins in a topic.
@@ -166,19 +176,20 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 		s.mu.Unlock()
 		return err
 	}
-	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, codec.Subscribed{Time: codec.Some(s.broker.now())})})
-	if sub.bus {
-		sub.lostLocked()
-	}
+	answer := codec.Subscribed{Time: codec.Some(s.broker.now())}
 	// SUBSCRIBED goes out when all topics were looked through: what is published after
 	// the client has it is none of what they kept.
 	sub.parking = f.Group == "" && (f.From.Kind != codec.FromNow || !f.NoRetained)
-	parking := sub.parking
-	s.scheduleLocked(sub.out)
-	s.mu.Unlock()
-	if !parking {
+	if !sub.parking {
+		sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
+		if sub.bus {
+			sub.lostLocked()
+		}
+		s.scheduleLocked(sub.out)
+		s.mu.Unlock()
 		return nil
 	}
+	s.mu.Unlock()
 	list, err := s.beginnings(sub, f)
 
 	s.mu.Lock()
@@ -187,17 +198,7 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 		sub.blind, sub.lagging = codec.GapHistory, true
 	}
 	if !sub.out.end && !sub.out.gone {
-		if slices.ContainsFunc(list, func(g beginning) bool { return g.bus }) && !sub.bus {
-			sub.lostLocked()
-		}
-		for _, g := range list {
-			last := g.topic.position().Offset
-			o, owes := g.owed(last)
-			if len(sub.tracks) < maxAnnounced {
-				sub.makeTrackLocked(g.topic).start = last
-			}
-			sub.beginTopicLocked(g, o, owes)
-		}
+		sub.beginPatternLocked(answer, list)
 	}
 	for _, g := range list {
 		g.topic.unpin()
@@ -218,6 +219,40 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 	sub.recoverLocked()
 	s.scheduleLocked(sub.out)
 	return nil
+}
+
+// beginPatternLocked answers with SUBSCRIBED, and takes note of what is owed of the
+// topics of a pattern.
+func (sub *subscription) beginPatternLocked(answer codec.Subscribed, list []beginning) {
+	var owing []beginning
+	for i := range list {
+		g := &list[i]
+		g.last = g.topic.position().Offset
+		if len(sub.tracks) < maxAnnounced {
+			sub.makeTrackLocked(g.topic).start = g.last
+		}
+		if o, owes := g.owed(); owes && sub.oweBeginLocked(o) {
+			owing = append(owing, *g)
+		}
+	}
+	if len(owing) > 0 {
+		answer.Topics = codec.Some(uint64(len(owing)))
+	}
+	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
+	if sub.bus || slices.ContainsFunc(list, func(g beginning) bool { return g.bus }) {
+		sub.lostLocked()
+	}
+	for _, g := range list {
+		sub.tellBeginLocked(g)
+	}
+	// Whoever is cut off while it is given what is owed of the first topics can say then
+	// where it is in the others: as many as it can name.
+	for _, g := range owing[:min(len(owing), codec.MaxPositions)] {
+		if frame := sub.announcementLocked(g.topic, g.last); frame != nil && sub.roomLocked(len(frame)) {
+			sub.out.queue.push(entry{frame: frame, charged: true})
+			sub.announcedLocked(g.topic)
+		}
+	}
 }
 
 // beginnings finds the topics with which a pattern begins, and pins them.
@@ -246,7 +281,8 @@ func (s *session) beginnings(sub *subscription, f codec.Subscribe) (list []begin
 			err = e // of a topic that was evicted meanwhile, say
 			continue
 		}
-		if _, owes := g.owed(tp.position().Offset); !owes {
+		g.last = tp.position().Offset
+		if _, owes := g.owed(); !owes {
 			continue
 		}
 		tp.pins.Add(1)

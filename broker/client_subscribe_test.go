@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"reflect"
 	"testing"
@@ -217,5 +218,48 @@ func TestTopicUnderANewNumber(t *testing.T) {
 	}
 	if n := s.sub.Stats().UnknownTopic; n != 1 {
 		t.Errorf("%d messages of unknown topics were counted", n)
+	}
+}
+
+// A stream that ends before all topics were announced that have something for it from its
+// beginning is followed by a gap in every topic, once.
+func TestPatternCutOffBeforeItsTopicsAreKnown(t *testing.T) {
+	for name, announced := range map[string]uint64{"one is not known": 1, "all are known": 2} {
+		t.Run(name, func(t *testing.T) {
+			script := newScriptedBroker(t)
+			c := script.dial(codec.Limits{})
+			done := beginSubscribe(within(t), c, ">")
+			l := script.accept()
+			l.want(codec.TypeSubscribe)
+			l.send(codec.AppendSubscribed(nil, codec.Subscribed{Topics: codec.Some(2), Time: codec.Some(5)}))
+			s := <-done
+			if s.err != nil {
+				t.Fatal(s.err)
+			}
+			for i := range announced {
+				f := codec.Topic{Topic: i + 1, Name: fmt.Sprint("t", i), Epoch: 1, Last: codec.Some(1)}
+				l.send(codec.AppendTopic(nil, f))
+				l.send(codec.AppendTopic(nil, f)) // again
+			}
+			for range 2 {
+				l.send(codec.AppendTopic(nil, codec.Topic{Topic: 9, Name: "live", Epoch: 1}))
+				l.send(codec.AppendEnd(nil, codec.End{Code: codec.CodeSlowSubscriber, Retry: codec.Some(1)}))
+				l.fin()
+				l = script.accept()
+				l.want(codec.TypeSubscribe)
+				l.send(codec.AppendSubscribed(nil, codec.Subscribed{Time: codec.Some(9)}))
+			}
+			l.send(codec.AppendTopic(nil, codec.Topic{Topic: 1, Name: "t0", Epoch: 1}))
+			l.send(codec.AppendMessage(nil, codec.Message{Topic: 1, Offset: 1, Previous: 1, Payload: codec.Text("x")}))
+			if announced == 1 {
+				gap := take(t, s.sub, 1)[0].Gap
+				if gap == nil || gap.Topic != "" || gap.Reason != codec.GapReconnect {
+					t.Errorf("%v", gap)
+				}
+			}
+			if m := take(t, s.sub, 1)[0]; text(m) != "x" {
+				t.Errorf("%+v", m)
+			}
+		})
 	}
 }

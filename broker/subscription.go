@@ -309,7 +309,7 @@ func (s *session) lost(sub *subscription) {
 	defer s.mu.Unlock()
 	switch {
 	case sub.out.end || sub.out.gone:
-	case sub.opening:
+	case sub.opening || sub.parking:
 		sub.bus = true // SUBSCRIBED comes first
 	default:
 		sub.lostLocked()

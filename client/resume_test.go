@@ -222,3 +222,87 @@ func TestBeginnings(t *testing.T) {
 		}
 	})
 }
+
+// A pattern that is cut off while topics still wait to be given from its beginning gets
+// them when it is back, and one that has got them gets nothing twice.
+func TestPatternCutOffInItsBeginning(t *testing.T) {
+	const topics = 40
+	for name, opts := range map[string]client.SubscribeOptions{
+		"last":   {From: client.FromLast(2)},
+		"values": {},
+		"time":   {From: client.FromTime(time.Now().AddDate(-50, 0, 0))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+				c, b := w.dial(), w.running
+				for i := range topics {
+					if _, err := b.Publish(t.Context(), fmt.Sprint("a.", i), make([]byte, 2000), &broker.PublishOptions{Retain: true}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Second)
+				opts.Credit = 4000
+				cutOff, whole := w.subscribe(c, "a.*", &opts), w.subscribe(c, "a.*", &opts)
+				if got := len(w.messages(whole)); got != topics {
+					t.Fatalf("%d messages in the beginning", got)
+				}
+				w.cut()
+				w.heal()
+				w.connected(c)
+				messages, gaps := 0, 0
+				for _, m := range w.messages(cutOff) {
+					if m.Gap == nil {
+						messages++
+					} else {
+						gaps++
+					}
+				}
+				if messages != topics || gaps > 0 {
+					t.Errorf("%d of %d messages, and %d gaps", messages, topics, gaps)
+				}
+				w.want(whole)
+				w.want(whole)
+				w.cut()
+				w.heal()
+				w.connected(c)
+				w.want(cutOff)
+			})
+		})
+	}
+}
+
+// So many topics that a stream cannot begin at the positions of all: it is told that
+// something is missing.
+func TestPatternOfManyTopicsCutOffInItsBeginning(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c, b := w.dial(), w.running
+		for i := range codec.MaxPositions + 10 {
+			if _, err := b.Publish(t.Context(), fmt.Sprint("a.", i), "x", &broker.PublishOptions{Retain: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		sub := w.subscribe(c, "a.*", &client.SubscribeOptions{Credit: 1000})
+		w.cut()
+		w.heal()
+		w.connected(c)
+		messages, gaps := 0, 0
+		for _, m := range w.messages(sub) {
+			switch {
+			case m.Gap == nil:
+				messages++
+			case m.Gap.Topic == "" && m.Gap.Reason == codec.GapReconnect:
+				gaps++
+			default:
+				t.Errorf("%v", m.Gap)
+			}
+		}
+		if messages < codec.MaxPositions || gaps != 1 {
+			t.Errorf("%d messages and %d gaps", messages, gaps)
+		}
+		w.cut()
+		w.heal()
+		w.connected(c)
+		w.want(sub) // it was told
+	})
+}

@@ -36,6 +36,12 @@ type sequencer struct {
 	forgotten bool
 	// since: of a topic that is not remembered, no message before this is missing.
 	since time.Time
+	// owing is how many topics of a pattern are still to be announced of which the
+	// subscription has yet to get what there was when it began: nobody knows which.
+	owing uint64
+	// unnamed: in some topic something of that has yet to come, and the next stream
+	// cannot begin there, because its from has room for so many topics only.
+	unnamed bool
 }
 
 // maxRemembered bounds the topics of a subscription that are remembered. The one
@@ -179,6 +185,9 @@ func (q *sequencer) announce(out []item, a announcement) []item {
 		t.class = class
 		q.recent.MoveToFront(t.at)
 		return out // announced again: what was handed out counts
+	}
+	if a.last.Set && q.owing > 0 {
+		q.owing--
 	}
 	t := q.byName[a.name]
 	switch {
@@ -457,10 +466,13 @@ func (q *sequencer) from() From {
 	const maxBytes = 48 << 10 // of a first frame of 64 KiB
 	f := From{kind: codec.FromPositions, positions: make(map[string]Position), since: q.since}
 	bytes := 0
-	for at := q.recent.Front(); at != nil && len(f.positions) < codec.MaxPositions; at = at.Next() {
+	q.unnamed = false
+	for at := q.recent.Front(); at != nil; at = at.Next() {
 		t := at.Value.(*topicSequence)
-		if bytes += len(t.name) + 20; bytes > maxBytes {
-			break
+		if bytes += len(t.name) + 20; bytes > maxBytes || len(f.positions) == codec.MaxPositions {
+			bytes = maxBytes
+			q.unnamed = q.unnamed || t.behind
+			continue
 		}
 		f.positions[t.name] = *t.position()
 	}

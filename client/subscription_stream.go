@@ -308,10 +308,11 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 	switch {
 	case q.exact:
 		items = q.announce(nil, announcement{a.Topic, s.topicName(), a.Epoch, a.Offset, a.Last, a.Class})
-	case s.was && before != n.welcome.Client && q.class != Unreliable && q.ordered:
-		// Another session: what it does not know of cannot be asked for.
+	case s.was && q.class != Unreliable && q.ordered && (before != n.welcome.Client || q.owing > 0 || q.unnamed):
+		// Another session, or the stream before was cut off in its beginning: what is not
+		// known cannot be asked for.
 		items = append(items, gapItem(Gap{Reason: codec.GapReconnect}))
-		q.toldAll = true
+		q.toldAll, q.owing = true, 0
 	}
 	s.pushLocked(items)
 	if !s.was {
@@ -332,6 +333,7 @@ func (s *Subscription) beganLocked(a codec.Subscribed) {
 	if k := s.options.From.kind; k != codec.FromNow && k != codec.FromLast {
 		return
 	}
+	q.owing = a.Topics.Value
 	q.since = time.Now()
 	if a.Time.Set {
 		q.since = q.at(a.Time.Value)

@@ -197,12 +197,17 @@ type Subscribed struct {
 	Last   Optional // the topic's last offset when the subscription began; not set: Offset
 	Time   Optional // when it began, ms since WELCOME's base
 	Class  Optional // in force; not set: that of SUBSCRIBE
+	// Topics is how many topics of a pattern that is not exact have something that is
+	// older than the subscription and is to come; not set: none.
+	Topics Optional
 }
 
 // AppendSubscribed appends a SUBSCRIBED frame (PROTOCOL §6.2).
 func AppendSubscribed(b []byte, s Subscribed) []byte {
 	n := 3
 	switch {
+	case s.Topics.Set:
+		n = 7
 	case s.Class.Set:
 		n = 6
 	case s.Time.Set:
@@ -219,7 +224,7 @@ func AppendSubscribed(b []byte, s Subscribed) []byte {
 		p.optional(Optional{s.Epoch, there})
 		p.optional(Optional{s.Offset, there})
 	}
-	for i, o := range [...]Optional{s.Last, s.Time, s.Class} {
+	for i, o := range [...]Optional{s.Last, s.Time, s.Class, s.Topics} {
 		if n > 3+i {
 			p.optional(o)
 		}
@@ -243,6 +248,10 @@ func ParseSubscribed(f Frame) (Subscribed, error) {
 	s.Class = u.class()
 	if u.err == nil && s.Last.Set && (s.Topic == 0 || s.Last.Value < s.Offset) {
 		u.malformed("the last offset is before the first, or of no topic")
+	}
+	s.Topics = u.optional()
+	if u.err == nil && s.Topics.Set && s.Topic != 0 {
+		u.malformed("a number of topics, and a pattern that is one")
 	}
 	if err := u.done(); err != nil {
 		return Subscribed{}, err

@@ -134,6 +134,7 @@ var frames = []struct {
 	{"subscribed to what is replayed", TypeSubscribed, Subscribed{Topic: 12, Epoch: 5, Offset: 10, Last: Some(20), Time: Some(99)}},
 	{"subscribed in a weaker class", TypeSubscribed, Subscribed{Topic: 12, Epoch: 5, Offset: 10, Class: Some(1)}},
 	{"subscribed to a pattern at a time", TypeSubscribed, Subscribed{Time: Some(99)}},
+	{"subscribed to a pattern with older messages", TypeSubscribed, Subscribed{Time: Some(99), Topics: Some(300)}},
 	{"topic with replay and class", TypeTopic, Topic{Topic: 12, Name: "a.b", Epoch: 5, Offset: 0, Last: Some(20), Class: Some(2)}},
 	{"topic with replay", TypeTopic, Topic{Topic: 12, Name: "a.b", Epoch: 5, Offset: 1, Last: Some(20)}},
 	{"message with a key", TypeMessage, Message{Topic: 12, Offset: 7, Previous: 1, Time: 3, Payload: Text("v"), Publisher: idA, Key: "sensor-7"}},

@@ -280,6 +280,8 @@ export interface Announcement {
 export interface Subscribed extends Announcement {
   /** When the subscription began. */
   readonly time: number | undefined;
+  /** Topics of a pattern of which something older is to come; undefined: none. */
+  readonly topics: number | undefined;
 }
 
 /** Throws unless `last` fits to the rest. */
@@ -309,8 +311,12 @@ export function parseSubscribed(f: Frame): Subscribed {
     last: f.optional(),
     time: f.optional(),
     class: optionalClass(f),
+    topics: f.optional(),
   };
   checkAnnouncement(s);
+  if (topic && s.topics !== undefined) {
+    throw fail("malformed_frame", "a number of topics of one");
+  }
   return s;
 }
 

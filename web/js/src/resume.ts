@@ -26,6 +26,8 @@ export class Resume {
   /** Milliseconds since the Unix epoch by the broker's clock. */
   #since: number | undefined;
   #overflowed = false;
+  /** Topics of which something of the beginning is to come, and nobody knows which. */
+  #owing = 0;
   #begun = false;
   #client = "";
 
@@ -66,7 +68,9 @@ export class Resume {
   subscribed(s: Subscribed, base: number, client: string): Gap | undefined {
     const again = this.#begun;
     // Another id: the broker was restarted, and nobody knows what it had.
-    const lost = this.#overflowed || this.#client !== client || this.#since === undefined;
+    const lost =
+      this.#overflowed || this.#owing > 0 || this.#client !== client || this.#since === undefined;
+    this.#owing = !again && this.#since === undefined ? (s.topics ?? 0) : 0;
     this.#begun = true;
     this.#client = client;
     if (this.#exact) return undefined;
@@ -79,7 +83,8 @@ export class Resume {
   }
 
   /** Takes note of a topic that is announced; returns the gap that it shows. */
-  announced({ name, epoch, offset }: Announced): Gap | undefined {
+  announced({ name, epoch, offset, last }: Announced): Gap | undefined {
+    if (last !== undefined && this.#owing > 0) this.#owing--;
     const from = this.#positions.get(name);
     const to = { epoch, offset };
     this.#keep(name, to);

@@ -86,13 +86,13 @@ export function writeStreamEnd(e: { subscription: number; error: Failure }): Uin
   return writeFrame(Type.STREAM_END, e.subscription, e.error.code, e.error.reason, e.error.retry);
 }
 
-type Announced = "last" | "class" | "time";
+type Announced = "last" | "class" | "time" | "topics";
 
 export function writeSubscribed(
   s: Omit<Subscribed, Announced> & Partial<Pick<Subscribed, Announced>>,
 ): Uint8Array {
   const at = s.topic === 0 ? [undefined, undefined, undefined] : [s.topic, s.epoch, s.offset];
-  return writeShort(Type.SUBSCRIBED, ...at, s.last, s.time, s.class);
+  return writeShort(Type.SUBSCRIBED, ...at, s.last, s.time, s.class, s.topics);
 }
 
 export function writeTopic(

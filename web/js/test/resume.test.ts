@@ -6,7 +6,7 @@ import * as frames from "./broker-frames.js";
 import { type Connected, connected } from "./connected.js";
 import { BASE, CLIENT, type MockSession, type MockStream, message } from "./mock.js";
 import { EPOCH, serve, take } from "./serve.js";
-import { until } from "./until.js";
+import { turn, until } from "./until.js";
 
 /** Loses the session, and answers the next HELLO. */
 async function again(c: Connected, session: MockSession, w = {}): Promise<MockSession> {
@@ -21,14 +21,15 @@ async function again(c: Connected, session: MockSession, w = {}): Promise<MockSe
 async function servePattern(
   session: MockSession,
   time: number,
+  topics?: number,
 ): Promise<{ stream: MockStream; subscribe: frames.ParsedSubscribe }> {
   const s = await session.subscription();
-  s.stream.send(frames.writeSubscribed({ topic: 0, epoch: 0, offset: 0, time }));
+  s.stream.send(frames.writeSubscribed({ topic: 0, epoch: 0, offset: 0, time, topics }));
   return s;
 }
 
-function topic(number: number, name: string, epoch: number, offset: number): Uint8Array {
-  return frames.writeTopic({ topic: number, name, epoch, offset });
+function topic(number: number, name: string, epoch: number, offset: number, last?: number): Uint8Array {
+  return frames.writeTopic({ topic: number, name, epoch, offset, last });
 }
 
 describe("a subscription begins", () => {
@@ -227,6 +228,37 @@ describe("after a reconnect a subscription to a pattern", () => {
     const second = await servePattern(next, 7);
     second.stream.send(topic(1, "a.x", 6, 0), message({ offset: 1 }));
     expect(await take(subscription, 2)).toEqual(["[* ?-? reconnect]", "a.x1"]);
+  });
+
+  test("tells one gap of all topics if it was cut off before they were known", async () => {
+    for (const options of [{}, { from: { last: 2 } }]) {
+      const c = await connected();
+      const subscription = c.client.subscribe("a.*", options);
+      const { stream } = await servePattern(c.session, 100, 2);
+      stream.send(topic(1, "a.x", 5, 10, 12), topic(1, "a.x", 5, 10, 12), topic(2, "a.new", 6, 0));
+      await turn();
+      const next = await again(c, c.session);
+      const second = await servePattern(next, 200);
+      expect(await take(subscription, 1)).toEqual(["[* ?-? reconnect]"]);
+      second.stream.send(topic(1, "a.x", 5, 10, 12), message({ offset: 11 }));
+      expect(await take(subscription, 1)).toEqual(["a.x11"]);
+      const third = await servePattern(await again(c, next), 300); // it was told
+      third.stream.send(topic(1, "a.x", 5, 11), message({ offset: 12 }));
+      expect(await take(subscription, 1)).toEqual(["a.x12"]);
+      await c.client.close();
+    }
+  });
+
+  test("goes on in all topics that were known, whatever came of them", async () => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a.*", { from: { last: 2 } });
+    const { stream } = await servePattern(c.session, 100, 2);
+    stream.send(topic(1, "a.x", 5, 10, 12), topic(2, "a.y", 6, 0, 1));
+    await turn();
+    const second = await servePattern(await again(c, c.session), 200);
+    expect(second.subscribe.from).toEqual([4, 100, [["a.x", 5, 10], ["a.y", 6, 0]]]);
+    second.stream.send(topic(2, "a.y", 6, 0, 1), message({ topic: 2, offset: 1 }));
+    expect(await take(subscription, 1)).toEqual(["a.y1"]);
   });
 
   test("with more topics than positions goes on with a gap, and nothing twice", async () => {
