@@ -207,15 +207,23 @@ func ExampleFilter() {
 
 // A subscription without echo leaves out what this client publishes.
 func ExampleSubscribeOptions_noEcho() {
-	ctx, c, stop := exampleClient()
+	config, stop := exampleBroker()
 	defer stop()
-	sub := must(c.Subscribe(ctx, "draw.strokes", &client.SubscribeOptions{NoEcho: true}))
-	must(c.Publish(ctx, "draw.strokes", "mine", nil))
-
-	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	for _, err := range sub.Messages(ctx) {
-		fmt.Println(err)
+	ada, ben := must(client.Dial(ctx, url, config)), must(client.Dial(ctx, url, config))
+	defer ada.Close()
+	defer ben.Close()
+	sub := must(ada.Subscribe(ctx, "draw.strokes", &client.SubscribeOptions{NoEcho: true}))
+	must(ada.Publish(ctx, "draw.strokes", "Ada's", nil))
+	must(ben.Publish(ctx, "draw.strokes", "Ben's", nil))
+
+	for m, err := range sub.Messages(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", m.Payload.Data)
+		break
 	}
-	// Output: context deadline exceeded
+	// Output: Ben's
 }
