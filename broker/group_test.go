@@ -631,3 +631,34 @@ func TestGroupStalledMember(t *testing.T) {
 		}
 	})
 }
+
+// What has expired before it could be written to its member is dropped, and counted; the
+// member has room for as much again.
+func TestGroupMessageExpiresInAMembersQueue(t *testing.T) {
+	script(t, func(t *testing.T, b *broker.Broker, n *memNetwork) {
+		p, _ := welcomedPeer(t, n)
+		w := p.joinGroup(1, "g", "jobs", 1<<20)
+		long := strings.Repeat("x", 200<<10) // more than the connection takes unread
+		post(t, b, "jobs", long)
+		synctest.Wait()
+		for _, text := range []string{"late", "too"} {
+			if _, err := b.Publish(t.Context(), "jobs", text, &broker.PublishOptions{TTL: time.Second}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		post(t, b, "jobs", "last")
+		time.Sleep(2 * time.Second)
+		size := w.want(long)
+		size += w.want("last")
+		synctest.Wait()
+		if s := b.Stats(); s.Dropped[broker.DropExpired] != 2 || s.QueuedBytes != int64(size) {
+			t.Errorf("%d expired, %d bytes wait, want %d", s.Dropped[broker.DropExpired], s.QueuedBytes, size)
+		}
+		w.finish(size)
+		synctest.Wait()
+		if s := b.Stats(); s.QueuedBytes != 0 {
+			t.Errorf("%d bytes wait", s.QueuedBytes)
+		}
+		w.leave()
+	}, broker.Config{})
+}

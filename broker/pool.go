@@ -50,6 +50,12 @@ type ticket struct {
 	missed uint64 // messages that a gap before it tells of
 }
 
+// spoiled names a message that has expired before it could be written to its member.
+type spoiled struct {
+	topic  *topic
+	offset uint64
+}
+
 // giving is how far a pool goes to take a message.
 type giving int
 
@@ -203,6 +209,38 @@ func (p *pool) consumed(m *groupMember, limit uint64) {
 	p.pumpLocked()
 }
 
+// takeBack drops what has expired in a member's queue. The member's client knows nothing
+// of it, and so does not count it as finished.
+func (p *pool) takeBack(m *groupMember, late []spoiled) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	released, n := 0, 0
+	missed := uint64(0) // the gap before it counts with what is behind it; with nothing there it is told again
+	kept := m.tickets[:0]
+	for _, t := range m.tickets {
+		if slices.Contains(late, spoiled{t.parcel.topic, t.parcel.offset}) {
+			released += len(t.parcel.frame)
+			missed += t.missed
+			n++
+			continue
+		}
+		t.missed, missed = t.missed+missed, 0
+		kept = append(kept, t)
+	}
+	if n == 0 {
+		return // the member has ended, and others have them
+	}
+	clear(m.tickets[len(kept):])
+	m.tickets = kept
+	m.held -= uint64(released)
+	m.full = false
+	m.sub.session.release(released)
+	p.broker.budget.give(released)
+	p.broker.counters.drop(DropExpired, uint64(n))
+	p.missed += missed
+	p.pumpLocked()
+}
+
 // remove takes a member out. Others get what it has not finished, before what waits.
 // If there is no other one the pool is closed, and everything is returned, with the
 // number of messages that nobody was told of: a gap counts only when what is behind it
@@ -266,7 +304,9 @@ func (s *session) hand(m *groupMember, x *parcel, missed uint64) handed {
 		sub.out.queue.push(entry{frame: codec.AppendGap(nil, gap)})
 		s.broker.counters.gap(codec.GapOverflow)
 	}
-	sub.out.queue.push(entry{frame: x.frame, kind: entryMessage, topic: x.topic, from: x.offset - 1, offset: x.offset})
+	sub.out.queue.push(entry{
+		frame: x.frame, kind: entryMessage, topic: x.topic, from: x.offset - 1, offset: x.offset, extra: extraOf("", x.expires),
+	})
 	s.scheduleLocked(sub.out)
 	return handTaken
 }

@@ -43,6 +43,7 @@ type subscription struct {
 	blind     codec.GapReason // more topics are missing messages than may be owed; 0: no
 	bus       bool            // it begins with a gap of the bus
 	forgot    bool            // some of tracks were forgotten
+	spoiled   []spoiled       // of a group's member: messages that have expired in its queue
 	conflated uint64          // messages whose place was taken, since the beginning
 	dropped   uint64          // messages that were not handed on for other reasons
 	// parking: the topics of the pattern are being looked through. What comes

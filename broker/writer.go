@@ -93,7 +93,14 @@ func (s *session) write() {
 		}
 		end := o.end && o.queue.len() == 0
 		s.current = o.stream
+		var late []spoiled
+		if o.sub != nil {
+			late, o.sub.spoiled = o.sub.spoiled, nil
+		}
 		s.mu.Unlock()
+		if late != nil {
+			o.sub.member.pool.Load().takeBack(o.sub.member, late)
+		}
 
 		start := time.Now()
 		n, err := s.put(o, batch.b)
@@ -173,6 +180,11 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 		}
 		if e.kind == entryMessage {
 			if e.extra != nil && e.expires() != 0 && e.expires() <= s.broker.now() {
+				if o.sub.member != nil {
+					o.sub.spoiled = append(o.sub.spoiled, spoiled{e.topic, e.offset})
+					o.queue.drop()
+					continue
+				}
 				o.sub.unlistLocked(e, o.queue.lead)
 				o.sub.punchLocked(o.queue.lead, codec.GapExpired)
 				continue
