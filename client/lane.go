@@ -129,7 +129,7 @@ func (l *lane) fillLocked() {
 		return
 	}
 	for l.bytes < l.limit {
-		p.tooLargeLocked(l.conn, p.sent)
+		p.refuseLocked(l.conn, p.sent)
 		if p.sent == len(p.queue) {
 			break
 		}

@@ -195,3 +195,32 @@ func TestHealthOfSubscriptions(t *testing.T) {
 		}
 	})
 }
+
+// What waits for a connection longer than it counts is not sent, and its publisher is
+// told; what is still good keeps its place.
+func TestExpiredWhileOffline(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		p, c := w.dial(), w.dial()
+		w.publish(p, "x", nil, "0")
+		w.cut()
+		late := p.PublishAsync("x", "late", &client.PublishOptions{TTL: 10 * time.Second})
+		good := p.PublishAsync("x", "good", &client.PublishOptions{TTL: time.Hour})
+		time.Sleep(10 * time.Second)
+		w.heal()
+		if at, err := late.Wait(t.Context()); codec.CodeOf(err) != codec.CodeExpired {
+			t.Errorf("%v, %v", at, err)
+		}
+		if at, err := good.Wait(t.Context()); err != nil || at.Offset != 2 {
+			t.Errorf("%v, %v", at, err)
+		}
+		sub := w.subscribe(c, "x", &client.SubscribeOptions{From: client.FromBeginning()})
+		for _, want := range []string{"0", "good"} {
+			for m, err := range sub.Messages(t.Context()) {
+				if err != nil || string(m.Payload.Data) != want {
+					t.Fatalf("%v, %v; want %s", m, err, want)
+				}
+				break
+			}
+		}
+	})
+}

@@ -17,7 +17,8 @@ type PublishOptions struct {
 	// each key is kept, and a retained message is the last value of its key.
 	Key string
 	// TTL is how long the message counts. The broker drops it afterwards, wherever
-	// it waits, and tells a gap. It is rounded up to a millisecond; 0 is for ever.
+	// it waits, and tells a gap. What has waited longer in this client is not sent:
+	// the error has CodeExpired. It is rounded up to a millisecond; 0 is for ever.
 	TTL time.Duration
 	// Headers are small texts that travel with the message: at most 16, a name of at
 	// most 64 bytes of printable ASCII, a value of at most 512, all together at most

@@ -317,6 +317,11 @@ func (o *outgoing) age(now time.Time) uint64 {
 	return uint64(since / time.Millisecond)
 }
 
+// expired reports whether the message's time to live is over.
+func (o *outgoing) expired() bool {
+	return o.message.TTL.Set && time.Since(o.at) >= time.Duration(o.message.TTL.Value)*time.Millisecond
+}
+
 // numberLocked gives the message at i its sequence, and returns what is to be sent.
 func (p *publisher) numberLocked(i int) codec.Publish {
 	o := p.queue[i]
@@ -339,11 +344,14 @@ func (p *publisher) numberLocked(i int) codec.Publish {
 	return m
 }
 
-// tooLargeLocked makes messages fail that the broker does not take, from the one at
-// i on.
-func (p *publisher) tooLargeLocked(n *connection, i int) {
+// refuseLocked makes messages fail that the broker does not take, or that have expired
+// before they could be sent, from the one at i on.
+func (p *publisher) refuseLocked(n *connection, i int) {
 	for i >= p.numbered && i < len(p.queue) {
 		err := n.checkPayload(p.queue[i].message)
+		if err == nil && p.queue[i].expired() {
+			err = codec.Errorf(codec.CodeExpired, "the message waited longer than its time to live, and was not sent")
+		}
 		if err == nil {
 			return
 		}
@@ -370,7 +378,7 @@ func (p *publisher) establish() {
 			p.conn, p.failures = conn, 0
 		}
 		p.adoptLocked(conn.welcome.Client)
-		p.tooLargeLocked(conn, 0)
+		p.refuseLocked(conn, 0)
 		if len(p.queue) == 0 {
 			p.establishing = false
 			p.mu.Unlock()

@@ -67,6 +67,7 @@ const (
 	CodeAborted        Code = 505
 	CodeQueueFull      Code = 506
 	CodeOffline        Code = 507
+	CodeExpired        Code = 508
 )
 
 var codeNames = map[Code]string{
@@ -119,6 +120,7 @@ var codeNames = map[Code]string{
 	CodeAborted:              "aborted",
 	CodeQueueFull:            "queue_full",
 	CodeOffline:              "offline",
+	CodeExpired:              "expired",
 }
 
 // String returns the name that the registry gives, or code_N for a code that it

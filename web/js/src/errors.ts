@@ -58,6 +58,7 @@ const names = [
     "aborted",
     "queue_full",
     "offline",
+    "expired",
   ],
 ] as const;
 

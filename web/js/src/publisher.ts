@@ -225,6 +225,8 @@ export class Publisher {
       const { publication } = t;
       if (this.#tooLarge(c, m)) {
         this.#take(t)?.reject(fail("payload_too_large", `${m.data.length} bytes`));
+      } else if (m.ttl && !m.sent && m.since + m.ttl <= Date.now()) {
+        this.#take(t)?.reject(fail("expired"));
       } else if (this.#isLost(c, m)) {
         this.#take(t)?.reject(outcomeUnknown(this.#lost));
       } else if (t.single || (publication && !publication.isSendable)) {
