@@ -28,9 +28,9 @@ var ErrClosed error = &Error{Code: codec.CodeClosed, Reason: "the client was clo
 type Config struct {
 	// Token is shown to the broker. GetToken, if set, is asked for one instead:
 	// before each connection, and when four fifths of the life of a token are over,
-	// less a little jitter. If it fails it is asked again, with Backoff, unless its
-	// error is an *Error that says that there is no use in it, as CodeUnauthorized
-	// does: then the client ends when the token does.
+	// less a little jitter. If it fails, or the broker refuses the token, it is asked
+	// again, with Backoff, unless its error is an *Error that says that there is no use
+	// in it, as CodeUnauthorized does: then the client ends when the token does.
 	Token    string
 	GetToken func(ctx context.Context) (string, error)
 
@@ -311,6 +311,7 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 	c.mu.Lock()
 	c.resume = codec.Resume{Client: conn.welcome.Client, Secret: conn.welcome.Secret}
 	c.mu.Unlock()
+	conn.catchUp(hello.Token)
 	return conn, nil
 }
 

@@ -29,8 +29,9 @@ type connection struct {
 	welcome codec.Welcome
 	base    time.Time // of the broker's clock
 
-	notices chan struct{} // holds a token when the broker has told that the token expires
-	pages   chan struct{} // holds a token for each page stream
+	notices chan struct{}  // holds a token when the broker has told that the token expires
+	tokens  chan time.Time // holds when a token expires that the application has given
+	pages   chan struct{}  // holds a token for each page stream
 
 	heard atomic.Int64 // when something came last, ns since the Unix epoch
 
@@ -82,6 +83,7 @@ func newConnection(c *Client, conn Conn) *connection {
 		requests: make(map[uint64]func(answer)),
 		calls:    make(map[uint64]*call),
 		notices:  make(chan struct{}, 1),
+		tokens:   make(chan time.Time, 1),
 		pages:    make(chan struct{}, codec.MaxPages),
 		subs:     make(map[uint64]*Subscription),
 		lanes:    make(map[*lane]struct{}),

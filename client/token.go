@@ -12,22 +12,42 @@ import (
 
 // Authenticate replaces the token in place (PROTOCOL §5.3). Subscriptions that
 // the new token does not permit end; the others never notice. If the broker
-// refuses it, the old one stays in force, and the error is the refusal. With
-// Config.GetToken nobody needs to call it.
+// refuses it, the old one stays in force, and the error is the refusal. Without a
+// connection it returns at once: the token is the one that the next attempt shows,
+// unless there is Config.GetToken, with which nobody needs to call it.
 func (c *Client) Authenticate(ctx context.Context, token string) error {
-	conn, err := c.connected(ctx)
+	if err := checkToken(token); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	conn := c.current
+	if conn == nil {
+		c.token = token
+	}
+	c.mu.Unlock()
+	if conn == nil {
+		return c.Err()
+	}
+	expires, err := conn.authenticate(ctx, token)
 	if err != nil {
 		return err
 	}
-	_, err = conn.authenticate(ctx, token)
-	return err
+	conn.given(expires)
+	return nil
+}
+
+func checkToken(token string) error {
+	if len(token) > codec.MaxToken {
+		return codec.Errorf(codec.CodeUnauthorized, "the token is longer than %d bytes", codec.MaxToken)
+	}
+	return nil
 }
 
 // authenticate sends AUTH and returns when the new token expires; the zero time if
 // it does not.
 func (n *connection) authenticate(ctx context.Context, token string) (expires time.Time, err error) {
-	if len(token) > codec.MaxToken {
-		return time.Time{}, codec.Errorf(codec.CodeUnauthorized, "the token is longer than %d bytes", codec.MaxToken)
+	if err := checkToken(token); err != nil {
+		return time.Time{}, err
 	}
 	frame, err := n.do(ctx, func(number uint64) []byte {
 		return codec.AppendAuth(nil, codec.Auth{Number: number, Token: token})
@@ -42,6 +62,37 @@ func (n *connection) authenticate(ctx context.Context, token string) (expires ti
 		expires = n.moment(a.Expires)
 	}
 	return expires, nil
+}
+
+// catchUp shows the broker the token that was given to the client while this
+// connection was being made with another one.
+func (n *connection) catchUp(shown string) {
+	n.client.mu.Lock()
+	token := n.client.token
+	n.client.mu.Unlock()
+	if token == shown {
+		return
+	}
+	n.start(func() {
+		if _, err := n.authenticate(n.client.ctx, token); err != nil {
+			n.client.log.Debug("the new token was not taken", slog.Any("error", err))
+		}
+	})
+}
+
+// given takes note of when a token expires that the application gave itself.
+func (n *connection) given(expires time.Time) {
+	for {
+		select {
+		case n.tokens <- expires:
+			return
+		default:
+		}
+		select {
+		case <-n.tokens: // one that was given before
+		default:
+		}
+	}
 }
 
 // moment is a time of the broker; the zero time if it is not set.
@@ -85,13 +136,14 @@ func (n *connection) keepToken() {
 		select {
 		case <-timer.C:
 		case <-n.notices:
+		case expires = <-n.tokens:
+			continue
 		case <-n.ctx.Done():
 			return
 		}
-		var err error
-		if expires, err = n.renew(); err != nil {
-			return // the session ends with the token
-		}
+		// Where the source says that there is none, the session ends with the token,
+		// unless the source has another answer when the broker asks for it.
+		expires = n.renew()
 		select {
 		case <-n.notices: // told of the token before
 		default:
@@ -99,22 +151,25 @@ func (n *connection) keepToken() {
 	}
 }
 
-// renew asks for a token until the broker takes one, or there is no use in it.
-func (n *connection) renew() (expires time.Time, err error) {
+// renew asks for a token until the broker takes one, and returns when that expires:
+// the zero time if never, and if there is no use in asking.
+func (n *connection) renew() (expires time.Time) {
 	for attempt := 0; ; attempt++ {
-		var token string
-		token, err = n.client.config.GetToken(n.ctx)
-		if err == nil {
-			expires, err = n.authenticate(n.ctx, token)
+		token, err := n.client.config.GetToken(n.ctx)
+		if err != nil && noUse(err) {
+			return time.Time{}
 		}
-		if err == nil || noUse(err) {
-			return expires, err
+		if err == nil {
+			// What the broker refuses may have been an old one, out of a cache.
+			if expires, err = n.authenticate(n.ctx, token); err == nil {
+				return expires
+			}
 		}
 		n.client.log.Debug("no new token yet", slog.Any("error", err))
 		select {
 		case <-time.After(n.client.config.Backoff.wait(attempt, 0)):
 		case <-n.ctx.Done():
-			return expires, context.Cause(n.ctx)
+			return time.Time{}
 		}
 	}
 }
