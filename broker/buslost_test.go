@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -110,6 +111,68 @@ func TestHistoryAcrossABusLoss(t *testing.T) {
 				}
 			}
 			l.wantEnd(codec.CodeOK)
+		}
+	})
+}
+
+// Each place is told, however often the bus has missed something.
+func TestHistoryAcrossSeveralBusLosses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		var sink broker.Sink
+		b := newBroker(t, n, broker.Config{Bus: tappedBus(&sink)})
+		nobody := func(string) bool { return false }
+		post(t, b, "a", "1")
+		sink.Lapsed("a", nobody)
+		post(t, b, "a", "2")
+		sink.Lost("a", "")
+		post(t, b, "a", "3")
+		sink.Lapsed("a", nobody)
+		post(t, b, "a", "4")
+
+		p, _ := welcomedPeer(t, n)
+		read := func(l *line, last string) (got []string) {
+			for {
+				f, err := l.reader.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch f.Type {
+				case codec.TypeGap:
+					g, err := codec.ParseGap(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, g.Reason.String())
+				case codec.TypeMessage:
+					m, err := codec.ParseMessage(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got = append(got, string(m.Payload.Data)); got[len(got)-1] == last {
+						return got
+					}
+				}
+			}
+		}
+		for _, c := range []struct {
+			backward bool
+			last     string
+			want     []string
+		}{
+			{false, "4", []string{"1", "bus", "2", "bus", "3", "bus", "4"}},
+			{true, "1", []string{"4", "bus", "3", "bus", "2", "bus", "1"}},
+		} {
+			l := p.open()
+			l.send(codec.AppendFetch(nil, codec.Fetch{Topic: "a", Backward: c.backward, Limit: 10}))
+			if got := read(l, c.last); !slices.Equal(got, c.want) {
+				t.Errorf("backward %v: %q", c.backward, got)
+			}
+		}
+		l := p.listen(codec.Subscribe{Number: 1, Pattern: "a", From: codec.From{Kind: codec.FromBeginning}})
+		// The loss at which no offset was given up is told in the beginning.
+		if got := read(l, "4"); !slices.Equal(got, []string{"bus", "1", "bus", "2", "3", "bus", "4"}) {
+			t.Errorf("subscribed: %q", got)
 		}
 	})
 }

@@ -192,12 +192,9 @@ func (p *historyPage) give(r *Record) bool {
 
 // lapsed takes note of what the bus may have missed between two offsets.
 func (p *historyPage) lapsed(after, before uint64) {
-	if loss := p.topic.loss.Load(); after < loss && loss < before {
-		p.missing(codec.Some(loss-1), loss, codec.GapBus, 0)
-	}
-	// Here no offset was given up, so the gap has an extent of none.
-	if lost := p.topic.lostAt.Load(); after < lost && lost <= before {
-		p.missing(codec.Some(lost-1), lost-1, codec.GapBus, 0)
+	// Where no offset was given up the gap has an extent of none.
+	for _, l := range p.topic.lossesBetween(after, before) {
+		p.missing(codec.Some(l.from), l.to, codec.GapBus, 0)
 	}
 }
 

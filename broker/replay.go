@@ -247,7 +247,7 @@ func (p *reader) hole(to uint64, reason codec.GapReason, count uint32) {
 	if to <= p.at {
 		return
 	}
-	if loss := p.topic.loss.Load(); p.at < loss && loss <= to {
+	if slices.ContainsFunc(p.topic.lossesBetween(p.at, to+1), func(l busLoss) bool { return l.from < l.to }) {
 		reason, count = codec.GapBus, unknownCount
 	}
 	p.entries = append(p.entries, entry{kind: entryGap, topic: p.topic, from: p.at, offset: to, reason: reason, count: count})

@@ -57,7 +57,7 @@ func (s *sink) Lost(pattern, group string) {
 // lostHere takes note in the topics that a pattern matches that messages were lost.
 func (s *sink) lostHere(pattern string) {
 	for _, tp := range s.topics.matching(pattern) {
-		tp.lostAt.Store(tp.position().Offset + 1)
+		tp.lost()
 	}
 }
 

@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,10 +43,12 @@ type topic struct {
 	pins atomic.Int64 // subscriptions and publications that hold the topic
 	used atomic.Int64 // when the last message came, in ms of the broker's clock
 
-	// What the bus may have missed: loss is the last offset that no message has, given
-	// up for an unknown number of them (0: none was); lostAt is one more than the offset
-	// at which the bus last lost messages in the middle of listening (0: it never did).
-	loss, lostAt atomic.Uint64
+	// losses are where the bus may have missed something, the oldest first; nil: nowhere.
+	// Written with mu.
+	losses atomic.Pointer[[]busLoss]
+	// lostAt is one more than the offset at which the bus last lost messages in the
+	// middle of listening; 0: it never did.
+	lostAt atomic.Uint64
 
 	mu       sync.Mutex
 	room     sync.Cond // signalled when pending was taken
@@ -230,7 +233,53 @@ func (tp *topic) lapse() {
 	tp.mu.Lock()
 	defer tp.mu.Unlock()
 	tp.offset++
-	tp.loss.Store(tp.offset)
+	tp.lossLocked(busLoss{tp.offset - 1, tp.offset})
+}
+
+// lost takes note that the bus has lost messages behind the last one, while it listened.
+func (tp *topic) lost() {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	tp.lostAt.Store(tp.offset + 1)
+	tp.lossLocked(busLoss{tp.offset, tp.offset})
+}
+
+// busLoss is where the bus may have missed something: behind from and up to to, an offset
+// that was given up for it, or, if they are the same, between that one and the next.
+type busLoss struct{ from, to uint64 }
+
+// maxLosses bounds the losses of a topic. Then the oldest two become one, of all that lies
+// between them.
+const maxLosses = 16
+
+func (tp *topic) lossLocked(l busLoss) {
+	var known []busLoss
+	if p := tp.losses.Load(); p != nil {
+		known = *p
+	}
+	if n := len(known); n > 0 && known[n-1] == l {
+		return
+	}
+	known = append(slices.Clone(known), l)
+	if len(known) > maxLosses {
+		known[1].from = known[0].from
+		known = known[1:]
+	}
+	tp.losses.Store(&known)
+}
+
+// lossesBetween returns where the bus may have missed something between two offsets.
+func (tp *topic) lossesBetween(after, before uint64) (in []busLoss) {
+	known := tp.losses.Load()
+	if known == nil {
+		return nil
+	}
+	for _, l := range *known {
+		if l.from == l.to && after <= l.from && l.from < before || after < l.to && l.from+1 < before {
+			in = append(in, l)
+		}
+	}
+	return in
 }
 
 // append gives m its place, and delivers what is pending unless somebody else
