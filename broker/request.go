@@ -285,10 +285,10 @@ func (s *session) request(frame codec.Frame) error {
 	return nil
 }
 
-// respondLocked queues a RESPONSE. It reports false if there is no room for it: what
-// waits counts like messages do.
+// respondLocked queues a RESPONSE. It reports false if there is no room for it, what
+// waits counts like messages do, or if the session ends.
 func (s *session) respondLocked(frame []byte) bool {
-	if s.control == nil || s.control.gone {
+	if s.control == nil || s.control.gone || s.stopped {
 		return false
 	}
 	q := &s.control.queue

@@ -383,6 +383,33 @@ func TestSessionEndsWithRequests(t *testing.T) {
 	})
 }
 
+// A reply that comes while the session of who asked says farewell is dropped, and takes
+// no room for ever.
+func TestReplyToASessionThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		b := newBroker(t, n, broker.Config{})
+		alice, wa := welcomedPeer(t, n)
+		bob, _ := welcomedPeer(t, n)
+		down := bob.listen(codec.Subscribe{Pattern: "sum"})
+		alice.ask(codec.Request{Number: 1, Topic: "sum"})
+		m := down.message()
+		if !b.DisconnectClient(wa.Client, "enough") {
+			t.Fatal("there is no such client")
+		}
+		synctest.Wait() // now it waits until alice has read END, which she does not
+		if s := b.Stats(); s.Requests != 1 {
+			t.Fatalf("%d requests are open", s.Requests)
+		}
+		bob.answer(m.Reply, "2")
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		if s := b.Stats(); s.QueuedBytes != 0 || s.Requests != 0 || s.Dropped[broker.DropReply] != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // The process asks like a client does.
 func TestRequestOfTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
