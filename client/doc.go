@@ -18,8 +18,8 @@
 // datagram was lost, because they expired, or because the client was away for
 // longer than the history reaches, the iteration has an item whose Gap is set, and
 // goes on. A program that ignores gaps begins its loop with if m.Gap != nil {
-// continue }. Only subscriptions of class Unreliable and those in a group have no
-// gaps: they promise no order.
+// continue }. Subscriptions of class Unreliable have no gaps: they promise no order.
+// One in a group has a gap only where the group had no room.
 //
 // # Connection
 //
@@ -44,7 +44,9 @@
 // and that the application has not taken yet, and at most 1,024 that came by
 // datagram, and gaps. While many wait, a newer one of these takes the place of an
 // older one of its topic and key; beyond the bound the oldest go. The newest values
-// stay, and a gap tells of the others; Subscription.Stats counts them. The client
+// stay, and a gap tells of the others; Subscription.Stats counts them. What a member of
+// a group has not taken when its connection is lost it keeps, as much as its credit, beside
+// what comes on the next one. The client
 // reads everything at once, so a loop that is slow, or not there, delays no other
 // subscription.
 //

@@ -34,6 +34,7 @@ type entry struct {
 	gap        *Gap
 	message    *Message
 	credit     int
+	size       int    // of the message, if it came by stream
 	unreliable bool   // it goes without a gap
 	next, prev *entry // of the same topic, as far as they are known
 
@@ -81,12 +82,28 @@ func (b *inbox) pop() (m Message, credit int) {
 // clear drops everything.
 func (b *inbox) clear() { *b = newInbox(b.stats) }
 
-// forgetCredit lets what waits go without credit: another stream counts now.
-func (b *inbox) forgetCredit() {
-	for at := b.entries.Front(); at != nil; at = at.Next() {
-		at.Value.(*entry).credit = 0
+// forgetCredit lets what waits go without credit: another stream counts now. Of what has
+// none the oldest messages stay, up to most bytes; a gap tells of the others.
+func (b *inbox) forgetCredit(most int) {
+	var size int
+	var dropped uint64
+	for at := b.entries.Front(); at != nil; {
+		e := at.Value.(*entry)
+		at = at.Next()
+		e.credit = 0
+		if size += e.size; size > most && e.size > 0 {
+			b.remove(e)
+			dropped++
+			if e.gap != nil {
+				b.pushGap(*e.gap)
+			}
+		}
 	}
 	b.credit = 0
+	if dropped > 0 {
+		b.stats.Overflow += dropped
+		b.pushGap(Gap{Reason: codec.GapOverflow, Count: dropped})
+	}
 }
 
 // pushGap queues a gap, or widens the one of its topic that is the last of it.
@@ -112,12 +129,12 @@ func (b *inbox) pushGap(g Gap) {
 func (b *inbox) pushReliable(m Message, credit int) {
 	b.credit += uint64(credit)
 	if e := b.back(); e != nil && e.message == nil && e.topic == m.Topic && !m.mark {
-		e.message, e.credit = &m, credit
+		e.message, e.credit, e.size = &m, credit, credit
 		b.loose.Remove(e.looseAt)
 		e.looseAt = nil
 		return
 	}
-	b.append(&entry{topic: m.Topic, message: &m, credit: credit}, false)
+	b.append(&entry{topic: m.Topic, message: &m, credit: credit, size: credit}, false)
 }
 
 // pushLoose queues a message that needs no credit. One of the same key that waits

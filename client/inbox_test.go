@@ -265,3 +265,33 @@ func TestGapOfAllTopicsIsABarrier(t *testing.T) {
 		t.Errorf("at the end: %v, %v", gap, last)
 	}
 }
+
+// A member of a group that is stalled over many connections keeps what waits of the
+// first ones, within its credit. A gap tells of the others.
+func TestStalledMemberIsBounded(t *testing.T) {
+	const size, credit, each = 100, 1000, 8
+	s := looseSubscription(Reliable)
+	n, told := uint64(0), uint64(0)
+	for range 5 {
+		for range each {
+			n++
+			s.inbox.pushReliable(Message{Topic: "t", Position: Position{1, n}}, size)
+		}
+		s.inbox.forgetCredit(credit)
+	}
+	items := drain(s)
+	for i, m := range items {
+		switch {
+		case m.Gap == nil && m.Position.Offset != uint64(i+1):
+			t.Errorf("item %d has offset %d", i, m.Position.Offset)
+		case m.Gap != nil:
+			told += m.Gap.Count
+		}
+	}
+	if len(items) != credit/size+1 || told != n-credit/size {
+		t.Errorf("%d items, %d messages were told to be missing", len(items), told)
+	}
+	if s.inbox.credit != 0 || s.stats.Overflow != told {
+		t.Errorf("credit %d, %+v", s.inbox.credit, s.stats)
+	}
+}

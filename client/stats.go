@@ -11,8 +11,9 @@ type SubscriptionStats struct {
 	// Conflated counts lossy messages whose place a newer one of their topic took
 	// before the application did.
 	Conflated uint64
-	// Overflow counts lossy messages that were dropped because too many waited for
-	// the application.
+	// Overflow counts lossy messages, and those that a member of a group had from
+	// connections before, that were dropped because too many waited for the
+	// application.
 	Overflow uint64
 	// UnknownTopic counts messages on the stream whose topic was forgotten: the
 	// subscription remembers a bounded number of topics.

@@ -119,7 +119,7 @@ func (s *Subscription) attempt(n *connection) (begun bool, err error) {
 	if s.options.Group != "" {
 		// What waits or is being worked on is given to another member: it is not
 		// counted on this stream.
-		s.inbox.forgetCredit()
+		s.inbox.forgetCredit(int(s.credit))
 	}
 	s.limit = max(1, s.credit-min(s.inbox.credit, s.credit)) // what waits still counts
 	hello := codec.Subscribe{
