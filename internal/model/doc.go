@@ -3,22 +3,40 @@
 //
 // A run is a seed. The seed decides on a world, that is a simulated network with
 // its losses, topics of every configuration, publishers and subscribers, and on a
-// few hundred operations: messages of all modes are published, networks are cut
-// and heal, clients move, the broker is killed and another one begins, readers slow
-// down, permissions are revoked and given back. All of it happens in virtual time.
+// few hundred operations, in virtual time: messages of all modes are published, one by
+// one, in batches, with keys, times to live and idempotency keys; subscriptions begin
+// from now, from positions, times, the last and the first ones, with filters, without
+// echo, in groups; pages of history are read in both directions, live maps opened,
+// requests sent and answered, rooms entered, left and watched. Meanwhile networks are
+// cut and heal, clients move and lose their connections, brokers die or shut down and
+// others begin, readers slow down, priorities change, tokens expire, permissions are
+// revoked and given back.
 //
 // Beneath the broker a tap on the bus takes down what was sequenced; that is the
 // truth. At the end each subscriber's diary is read beside it:
 //
 //   - order: offsets of a topic only increase within an epoch;
-//   - once: no position comes twice, and no message has two positions;
-//   - whole: what is missing between two messages lies in a gap, or was withheld
-//     as the subscription wished;
+//   - once: no position comes twice, and no message has two positions; an idempotency
+//     key is sequenced once by each broker;
+//   - whole: what is missing between two messages, or behind the position or time from
+//     which a subscription began, lies in a gap, or was withheld as the subscription
+//     wished; last values come first;
 //   - fresh: in latest and sequenced no value of a key comes after a newer one;
 //   - right: a message is what was sequenced at its position, and an acknowledgement
 //     names the position that the truth knows;
-//   - bounded: what waits and what is kept stays within the configured bytes, and is
-//     gone when everybody has left.
+//   - permitted: nothing is sequenced, or delivered, while it is denied;
+//   - pages: in order, within their limit, without a hole between one and the next;
+//   - live maps: the last value of each key, and Changes leads there;
+//   - groups: each message goes to a member that wants it, to one if none ended with
+//     it, and is not lost while there is one that stays, unless a gap counts it;
+//   - requests: a reply belongs to its request and comes once, no more than were wanted,
+//     and if it was sent in time it comes; nobody is said to be there only if so; a
+//     request ends by its timeout;
+//   - presence: what persons did, the answers of the broker and the replay of each watch
+//     agree; nobody leaves who was back within the grace; a state is told once; rooms
+//     keep to their size;
+//   - bounded: what waits and what is kept stays within the configured bytes at any
+//     time, and is gone when everybody has left.
 //
 // A failing seed is printed, with its operations, and reproduces with
 //

@@ -52,7 +52,7 @@ func run(t *testing.T, seed uint64) {
 // TestModelAgain runs the seeds that have found something.
 func TestModelAgain(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	for _, seed := range []uint64{1940, 5004, 5299, 5347, 5409, 102950, 200157} {
+	for _, seed := range []uint64{8, 1073, 2044, 2059, 2090} {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { run(t, seed) })
 		})

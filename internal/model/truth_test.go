@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ type fact struct {
 	key     string
 	headers codec.Headers
 	retain  bool
+	expires bool
+	id      string // the idempotency key
 	data    string
 	at      time.Time
 }
@@ -70,9 +73,12 @@ func (t *truth) record(m broker.Message, pos broker.Position) {
 		epoch = len(h.epochs)
 		h.epochs = append(h.epochs, pos.Epoch)
 	}
+	if m.ID != "" && slices.ContainsFunc(h.facts, func(f fact) bool { return f.epoch == epoch && f.offset == pos.Offset && f.id == m.ID }) {
+		return // it was published before, and this is where
+	}
 	h.facts = append(h.facts, fact{
 		epoch: epoch, offset: pos.Offset, lossy: m.Mode == codec.ModeLossy, key: m.Key,
-		headers: m.Headers, retain: m.Retain, data: string(m.Payload.Data), at: time.Now(),
+		headers: m.Headers, retain: m.Retain, expires: m.Expires > 0, id: m.ID, data: string(m.Payload.Data), at: time.Now(),
 	})
 }
 
@@ -126,15 +132,34 @@ func (t *truth) check() (faults []string) {
 	for _, name := range names {
 		h := t.of(name)
 		seen := make(map[string]bool)
+		once := make(map[string]bool)
 		last := make(map[string]int)
-		for _, f := range h.facts {
-			if seen[f.data] {
+		for i, f := range h.facts {
+			if i > 0 && compare(f.epoch, f.offset, h.facts[i-1].epoch, h.facts[i-1].offset) == 0 {
+				faults = append(faults, fmt.Sprintf("%s: %q and %q have the same position", name, f.data, h.facts[i-1].data))
+			}
+			if f.data == "" {
+				continue // it clears an entry
+			}
+			again := seen[f.data]
+			if again && f.id == "" {
 				faults = append(faults, fmt.Sprintf("%s: %q was sequenced twice", name, f.data))
 			}
 			seen[f.data] = true
+			if f.id != "" {
+				// Another broker does not know of it.
+				key := fmt.Sprint(f.epoch, f.id)
+				if once[key] {
+					faults = append(faults, fmt.Sprintf("%s: %q was sequenced at %v with the idempotency key %s, which was used before: %v", name, f.data, f.at, f.id, h.using(f.id)))
+				}
+				once[key] = true
+			}
+			if again {
+				continue
+			}
 			who, n := author(f.data)
 			kind := fmt.Sprintf("%s %v", who, f.lossy) // a datagram may overtake a stream
-			if n < last[kind] && !f.lossy {
+			if n < last[kind] && !f.lossy && !strings.HasSuffix(who, "/request") {
 				faults = append(faults, fmt.Sprintf("%s: %q was sequenced after %d of %s", name, f.data, last[kind], who))
 			}
 			last[kind] = n
@@ -155,4 +180,14 @@ func author(data string) (who string, n int) {
 		}
 	}
 	return data, 0
+}
+
+// using returns what was sequenced with an idempotency key.
+func (h *history) using(id string) (list []string) {
+	for _, f := range h.facts {
+		if f.id == id {
+			list = append(list, fmt.Sprintf("%q at %v, epoch %d offset %d", f.data, f.at, f.epoch, f.offset))
+		}
+	}
+	return list
 }
