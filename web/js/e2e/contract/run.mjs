@@ -1,7 +1,8 @@
 // Runs the contract's scenarios (internal/contract/testdata) in real Chromium and
-// real Firefox, against a real broker, with the committed dist/tidewire.js.
+// real Firefox, with the committed dist/tidewire.js: against a broker that stands
+// alone, and against two that NATS joins.
 //
-//	npm run contract [-- chromium|firefox] [-- --only WORDS]
+//	npm run contract [-- chromium|firefox] [-- local|nats] [-- --only WORDS]
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -32,18 +33,24 @@ const browsers = {
 const words = process.argv.slice(2);
 const onlyAt = words.indexOf("--only");
 const only = onlyAt < 0 ? "" : words.splice(onlyAt).slice(1).join(" ");
-const wanted = words.length > 0 ? words : Object.keys(browsers);
+const all = { browsers: Object.keys(browsers), buses: ["local", "nats"] };
+const chosen = (list) => (words.some((w) => list.includes(w)) ? list.filter((w) => words.includes(w)) : list);
+const wanted = chosen(all.browsers);
+const buses = chosen(all.buses);
 
 function fail(text) {
   console.error(text);
   process.exit(1);
 }
 
+for (const word of words) {
+  const known = Object.values(all).flat();
+  if (!known.includes(word)) fail(`${word} is none of ${known.join(", ")}`);
+}
 for (const name of wanted) {
-  const browser = browsers[name];
-  if (!browser) fail(`no browser is called ${name}: there are ${Object.keys(browsers).join(", ")}`);
-  if (!existsSync(browser.path)) {
-    fail(`${browser.path} is not there: run scripts/browsers, or tell with ${name.toUpperCase()}=PATH.`);
+  const { path } = browsers[name];
+  if (!existsSync(path)) {
+    fail(`${path} is not there: run scripts/browsers, or tell with ${name.toUpperCase()}=PATH.`);
   }
 }
 
@@ -61,16 +68,16 @@ function loadScenarios(unique) {
   return all;
 }
 
-/** Why a scenario is not for a browser; undefined if it is. */
-function absent(scenario, browser) {
+/** Why a scenario is not for a browser and a bus; undefined if it is. */
+function absent(scenario, environments) {
   const { not, only: where } = scenario;
-  if (not?.[browser] !== undefined) return not[browser];
-  if (!where || browser in where) return undefined;
+  for (const env of environments) if (not?.[env] !== undefined) return not[env];
+  if (!where || environments.some((env) => env in where)) return undefined;
   return Object.entries(where).map(([env, why]) => `only in ${env}: ${why}`)[0];
 }
 
 /** Makes the page and starts the world; returns its URL, and how to stop it. */
-async function startWorld() {
+async function startWorld(bus) {
   const dir = mkdtempSync(join(tmpdir(), "tidewire-contract-"));
   await build({
     entryPoints: [join(here, "contract.ts")],
@@ -92,7 +99,7 @@ async function startWorld() {
   built.once("error", (e) => fail(`go: ${e.message}`));
   const [status] = await once(built, "exit");
   if (status !== 0) fail("the server does not build");
-  const server = spawn(program, ["-page", dir, "-topics", join(testdata, "topics.json")], {
+  const server = spawn(program, ["-page", dir, "-topics", join(testdata, "topics.json"), `-nats=${bus === "nats"}`], {
     stdio: ["pipe", "pipe", "inherit"],
   });
   const died = () => fail("the server ended");
@@ -131,30 +138,30 @@ async function check(name, f) {
   }
 }
 
-async function runIn(name, url) {
+async function runIn(name, bus, url) {
   const { launch, path } = browsers[name];
   const browser = await launch(path);
   try {
-    console.log(`# ${name} ${browser.version()}`);
+    console.log(`# ${name} ${browser.version()}, bus ${bus}`);
     const page = await browser.newPage();
     const unhandled = [];
     page.on("pageerror", (e) => unhandled.push(e));
     await page.goto(url);
     const counts = new Map();
-    for (const scenario of loadScenarios(name[0] + Date.now().toString(36))) {
+    for (const scenario of loadScenarios(name[0] + bus[0] + Date.now().toString(36))) {
       if (!scenario.name.includes(only)) continue;
-      const why = absent(scenario, name);
+      const why = absent(scenario, [name, bus]);
       if (why !== undefined) {
         counts.set(why, (counts.get(why) ?? 0) + 1);
-        console.log(`not  ${name}: ${scenario.name}: ${why}`);
+        console.log(`not  ${name}, ${bus}: ${scenario.name}: ${why}`);
         continue;
       }
-      await check(`${name}: ${scenario.name}`, () =>
+      await check(`${name}, ${bus}: ${scenario.name}`, () =>
         page.evaluate(async (s) => (await import("/contract.js")).run(s), scenario),
       );
     }
-    for (const [why, count] of counts) console.log(`${count} scenarios are not run in ${name}: ${why}`);
-    await check(`${name}: no error that nobody handled`, async () => {
+    for (const [why, count] of counts) console.log(`${count} scenarios are not run in ${name}, ${bus}: ${why}`);
+    await check(`${name}, ${bus}: no error that nobody handled`, async () => {
       if (unhandled.length > 0) throw unhandled[0];
     });
   } finally {
@@ -162,11 +169,13 @@ async function runIn(name, url) {
   }
 }
 
-const world = await startWorld();
-try {
-  for (const name of wanted) await runIn(name, world.url);
-} finally {
-  await world.stop();
+for (const bus of buses) {
+  const world = await startWorld(bus);
+  try {
+    for (const name of wanted) await runIn(name, bus, world.url);
+  } finally {
+    await world.stop();
+  }
 }
 console.log(`${passed} passed, ${failed} failed`);
 if (failed > 0 || passed === 0) process.exitCode = 1;

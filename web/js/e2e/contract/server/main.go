@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/tidewire/tidewire/internal/contract"
 	js "github.com/tidewire/tidewire/web/js"
 )
@@ -22,19 +24,29 @@ import (
 func main() {
 	page := flag.String("page", "", "the folder of the page")
 	topics := flag.String("topics", "", "the file that configures the topics")
+	joined := flag.Bool("nats", false, "two brokers that a NATS server of its own joins, in place of one that stands alone")
 	flag.Parse()
-	if err := run(*page, *topics, os.Stdin, os.Stdout); err != nil {
+	if err := run(*page, *topics, *joined, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "server:", err)
 		os.Exit(1)
 	}
 }
 
-func run(page, topics string, in io.Reader, out io.Writer) (err error) {
+func run(page, topics string, joined bool, in io.Reader, out io.Writer) (err error) {
 	config, err := os.ReadFile(topics)
 	if err != nil {
 		return err
 	}
-	world, err := contract.NewWorld(contract.Options{Topics: config})
+	options := contract.Options{Topics: config}
+	if joined {
+		nats, err := startNATS()
+		if err != nil {
+			return err
+		}
+		defer func() { nats.Shutdown(); nats.WaitForShutdown() }()
+		options.NATS = nats.ClientURL()
+	}
+	world, err := contract.NewWorld(options)
 	if err != nil {
 		return err
 	}
@@ -63,4 +75,18 @@ func run(page, topics string, in io.Reader, out io.Writer) (err error) {
 	}
 	_, err = io.Copy(io.Discard, in)
 	return err
+}
+
+// startNATS starts the server that joins the brokers, on the loopback interface.
+func startNATS() (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		return nil, err
+	}
+	s.Start()
+	if !s.ReadyForConnections(20 * time.Second) {
+		s.Shutdown()
+		return nil, errors.New("the NATS server does not come up")
+	}
+	return s, nil
 }
