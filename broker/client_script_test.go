@@ -22,6 +22,7 @@ type scriptedBroker struct {
 	conn    *memconn.Conn
 	control *line
 	id      codec.ID // that WELCOME tells
+	base    time.Time
 }
 
 func newScriptedBroker(t *testing.T) *scriptedBroker {
@@ -77,6 +78,7 @@ func (s *scriptedBroker) welcome(limits codec.Limits) {
 	}
 	s.control.send(codec.AppendWelcome(nil, codec.Welcome{
 		Version: codec.Version, Client: s.id, Secret: []byte("secret"), Limits: defaults,
+		Base: uint64(max(0, s.base.UnixMilli())),
 	}))
 }
 

@@ -241,7 +241,7 @@ func (m *Map[T]) changedLocked(key string) {
 
 // there reports whether an entry has not expired.
 func (e MapEntry[T]) there() bool {
-	return e.Message.Expires.IsZero() || time.Now().Before(e.Message.Expires)
+	return e.Message.until.IsZero() || time.Now().Before(e.Message.until)
 }
 
 // Get returns the entry of a key; ok is false if there is none.

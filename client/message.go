@@ -38,6 +38,7 @@ type Message struct {
 	// Request: its publisher awaits a Reply.
 	Request bool
 
+	until  time.Time // Expires, by this clock
 	reply  []byte
 	client *Client
 	mark   bool // no message: see sequencer.caughtUp

@@ -25,6 +25,7 @@ type sequencer struct {
 
 	// Of the stream at hand.
 	base   time.Time                 // of the broker's clock
+	behind time.Duration             // how far that clock is behind this one
 	self   codec.ID                  // the client id
 	topics map[uint64]*topicSequence // by number
 	// toldAll: a gap of unknown extent in every topic was told when the stream began.
@@ -450,6 +451,7 @@ func (q *sequencer) message(t *topicSequence, m codec.Message) Message {
 	}
 	if m.Expires.Set {
 		out.Expires = q.at(m.Expires.Value)
+		out.until = out.Expires.Add(q.behind)
 	}
 	return out
 }

@@ -300,6 +300,9 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 	s.begun = true
 	before := q.self // of the stream before; a connection between may have got no further than WELCOME
 	q.begin(n.base, n.welcome.Client)
+	if a.Time.Set {
+		q.behind = time.Since(q.at(a.Time.Value))
+	}
 	if most := n.welcome.Limits.SubscriptionCredit; most > 0 {
 		// The broker uses the lower value (PROTOCOL §10).
 		s.window, s.limit = min(s.window, most), min(s.limit, most)

@@ -95,7 +95,8 @@ export class LiveMap<T = unknown> {
   /** The last value of a key; undefined if there is none, or it has expired. */
   message(key: string): Message<T> | undefined {
     const m = this.#messages.get(key);
-    return m?.expires && m.expires.getTime() <= Date.now() ? undefined : m;
+    const now = Date.now() - this.#subscription.behind; // by the broker's clock
+    return m?.expires && m.expires.getTime() <= now ? undefined : m;
   }
 
   /** The same, decoded: see {@link Message.value}. */

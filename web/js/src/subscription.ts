@@ -147,6 +147,8 @@ export class Subscription<T = unknown> {
   readonly group: string | undefined;
   /** @internal */
   readonly queue: ItemQueue;
+  /** @internal How far the broker's clock is behind this one, in milliseconds. */
+  behind = 0;
 
   readonly #host: SubscriptionHost;
   readonly #stopListening: () => void;
@@ -348,7 +350,10 @@ export class Subscription<T = unknown> {
     this.#liveSince = Date.now();
     this.queue.mark("begun", this.pattern);
     this.#tell(this.#resume?.subscribed(s, c.base, c.id));
-    if (s.time !== undefined) this.#since ??= new Date(c.base + s.time);
+    if (s.time !== undefined) {
+      this.behind = this.#liveSince - c.base - s.time;
+      this.#since ??= new Date(c.base + s.time);
+    }
     this.#live = true;
     this.#ready.resolve();
   }

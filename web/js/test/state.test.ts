@@ -101,16 +101,17 @@ describe("a live map", () => {
     expect(await small.closed).toEqual(coded("queue_full"));
   });
 
-  test("leaves out what has expired", async () => {
+  test("leaves out what has expired, by the broker's clock", async () => {
     const { client, session } = await connected();
     const map = client.map<string>("m");
-    const expires = Date.now() - 1_790_000_000_000;
-    (await begin(session, 2)).send(
-      keyed(1, "x", "1", { expires: expires - 1000 }),
-      keyed(2, "y", "1", { expires: expires + 60_000 }),
-    );
+    const { stream } = await session.subscription();
+    stream.send(frames.writeSubscribed({ topic: 1, epoch: EPOCH, offset: 0, last: 2, time: 5000 }));
+    stream.send(keyed(1, "x", "1", { expires: 4000 }), keyed(2, "y", "1", { expires: 65_000 }));
     await map.ready;
     expect([...map]).toEqual([["y", "1"]]);
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 60_000 });
+    expect([...map]).toEqual([]);
+    vi.useRealTimers();
   });
 });
 
