@@ -140,7 +140,7 @@ func newTopicConfigs(list []TopicConfig, payload uint64) (*topicConfigs, error) 
 				break
 			}
 			if overlap(a.Pattern, b.Pattern) {
-				errs = append(errs, fmt.Errorf("broker: topics %q and %q: both match some topics, and neither is more specific", a.Pattern, b.Pattern))
+				errs = append(errs, fmt.Errorf("broker: topics %q and %q: both match some topics, and neither is more specific; give those a pattern of their own, with more tokens or fewer wildcards", a.Pattern, b.Pattern))
 			}
 		}
 	}

@@ -10,6 +10,19 @@ import (
 // byteSize is a number of bytes, written plainly or with KiB, MiB or GiB.
 type byteSize int64
 
+// String writes it as UnmarshalText reads it.
+func (s byteSize) String() string {
+	for _, unit := range []struct {
+		name  string
+		shift int
+	}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
+		if n := s >> unit.shift; n > 0 && n<<unit.shift == s {
+			return fmt.Sprintf("%d%s", int64(n), unit.name)
+		}
+	}
+	return strconv.FormatInt(int64(s), 10)
+}
+
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *byteSize) UnmarshalText(text []byte) error {
 	number, shift := string(text), 0

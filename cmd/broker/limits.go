@@ -19,8 +19,23 @@ type limitFlags struct {
 
 // check refuses what the broker would take for its default.
 func (f limitFlags) check() error {
-	if f.MaxSessions <= 0 || f.MaxTopics <= 0 || f.MaxPayload == 0 || f.MaxSubscriptions == 0 || f.MaxPublications == 0 || f.MaxQueue == 0 || f.MaxMemory == 0 {
-		return usagef("a limit is not positive")
+	for _, limit := range []struct {
+		flag  string
+		value int64
+	}{
+		{"max-sessions", int64(f.MaxSessions)}, {"max-topics", int64(f.MaxTopics)}, {"max-payload", int64(f.MaxPayload)},
+		{"max-subscriptions", int64(f.MaxSubscriptions)}, {"max-publications", int64(f.MaxPublications)},
+		{"max-queue", int64(f.MaxQueue)}, {"max-memory", int64(f.MaxMemory)},
+	} {
+		if limit.value <= 0 {
+			return usagef("--%s is not positive; leave it out for its default", limit.flag)
+		}
+	}
+	switch {
+	case f.MaxPayload > 16<<20:
+		return usagef("--max-payload is above 16MiB")
+	case f.PublishRate < 0:
+		return usagef("--publish-rate is negative; 0 is no bound")
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func parse(args []string, stdout, stderr io.Writer) (*cli, *kong.Context, error)
 		kong.Exit(func(int) { helped = true }), // only --help calls it
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ExplicitGroups(groups),
-		kong.Vars{"topic_settings": topicSettingNames()},
+		kong.Vars{"topic_settings": topicSettingHelp},
 	)
 	if err != nil {
 		return nil, nil, err

@@ -59,6 +59,9 @@ func (c *serveCommand) Run(p *process) error {
 	if err != nil {
 		return errors.Join(err, pages.Close(), packets.Close())
 	}
+	for _, surprise := range c.surprises(c.MaxPayload) {
+		s.log.Warn("the configuration of topics may not do what it is meant to", slog.String("what", surprise))
+	}
 	s.welcome(p.stdout)
 	return v.serve(p.ctx, pages, packets, c.StopTimeout)
 }

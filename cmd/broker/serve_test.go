@@ -64,8 +64,10 @@ func TestBadSettings(t *testing.T) {
 		`"https://app.example/" is no`:        {"--allow-origin", "https://app.example/"},
 		"in lower case":                       {"--allow-origin", "https://App.example"},
 		"--stop-timeout":                      {"--stop-timeout", "0s"},
-		"a limit is not positive":             {"--max-payload", "0"},
-		"Payload is above 16 MiB":             {"--max-payload", "17MiB"},
+		"--max-payload is not positive":       {"--max-payload", "0"},
+		"--max-sessions is not positive":      {"--max-sessions=-1"},
+		"--max-payload is above 16MiB":        {"--max-payload", "17MiB"},
+		"--publish-rate is negative":          {"--publish-rate=-1"},
 		"of use only with --nats":             {"--nats-prefix", "x"},
 		"must be one of \"page\",\"metrics\"": {"--expose", "everything"},
 	} {

@@ -38,7 +38,7 @@ func (c *serveCommand) setup(p *process) (*setup, error) {
 	if c.StopTimeout <= 0 {
 		return nil, usagef("--stop-timeout is not positive")
 	}
-	if err := errors.Join(c.checkOrigins(), c.limitFlags.check(), c.topicFlags.check()); err != nil {
+	if err := errors.Join(c.checkOrigins(), c.limitFlags.check(), c.topicFlags.check(c.MaxPayload)); err != nil {
 		return nil, err
 	}
 	if err := c.config().Check(); err != nil {

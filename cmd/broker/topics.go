@@ -17,7 +17,7 @@ import (
 
 // topicFlags configure topics.
 type topicFlags struct {
-	Topic      []topicFlag `sep:"none" help:"Configure the topics that a pattern matches; repeatable, the most specific pattern holds. Written as 'PATTERN NAME=VALUE …'; the names: ${topic_settings}." placeholder:"'PATTERN NAME=VALUE …'"`
+	Topic      []topicFlag `sep:"none" help:"Configure the topics that a pattern matches; repeatable, the most specific pattern holds, whole. Written as 'PATTERN NAME=VALUE …': ${topic_settings}." placeholder:"'PATTERN NAME=VALUE …'"`
 	MaxHistory byteSize    `help:"What the histories and last values of all topics take together. Up to half of it is for who is present." default:"64MiB" env:"TIDEWIRE_MAX_HISTORY"`
 }
 
@@ -29,22 +29,28 @@ type topicFlag broker.TopicConfig
 var topicSettings = map[string]func(*topicFlag, string) error{
 	"class":          func(t *topicFlag, v string) (err error) { t.Class, err = parseClass(v); return err },
 	"history":        func(t *topicFlag, v string) error { return parseOr(v, "off", parseCount, &t.History.Count) },
-	"history-age":    func(t *topicFlag, v string) error { return parseOr(v, "unlimited", parsePositive, &t.History.Age) },
+	"history-age":    func(t *topicFlag, v string) error { return parseOr(v, "unlimited", parseTime, &t.History.Age) },
 	"history-bytes":  func(t *topicFlag, v string) error { return parseOr(v, "unlimited", parseSize, &t.History.Bytes) },
 	"retain":         func(t *topicFlag, v string) error { return t.Retain.UnmarshalText([]byte(v)) },
 	"max-keys":       func(t *topicFlag, v string) (err error) { t.MaxKeys, err = parseCount(v); return err },
 	"presence":       func(t *topicFlag, v string) error { return t.Presence.UnmarshalText([]byte(v)) },
-	"presence-grace": func(t *topicFlag, v string) error { return parseOr(v, "off", parsePositive, &t.PresenceGrace) },
+	"presence-grace": func(t *topicFlag, v string) error { return parseOr(v, "off", parseTime, &t.PresenceGrace) },
 	"max-members":    func(t *topicFlag, v string) (err error) { t.MaxMembers, err = parseCount(v); return err },
-	"deduplicate":    func(t *topicFlag, v string) error { return parseOr(v, "off", parsePositive, &t.Deduplicate) },
+	"deduplicate":    func(t *topicFlag, v string) error { return parseOr(v, "off", parseTime, &t.Deduplicate) },
 	"max-payload":    func(t *topicFlag, v string) (err error) { t.MaxPayload, err = parseSize(v); return err },
-	"ttl":            func(t *topicFlag, v string) (err error) { t.TTL, err = parsePositive(v); return err },
-	"tick":           func(t *topicFlag, v string) (err error) { t.Tick, err = parsePositive(v); return err },
+	"ttl":            func(t *topicFlag, v string) (err error) { t.TTL, err = parseTime(v); return err },
+	"tick":           func(t *topicFlag, v string) (err error) { t.Tick, err = parseTick(v); return err },
 	"publish":        func(t *topicFlag, v string) error { return t.Publish.UnmarshalText([]byte(v)) },
 	"subscribe":      func(t *topicFlag, v string) error { return t.Subscribe.UnmarshalText([]byte(v)) },
 }
 
-// topicSettingNames is what the help and errors tell of topicSettings.
+// topicSettingHelp is what the help tells of topicSettings.
+const topicSettingHelp = "class=reliable|latest|sequenced|unreliable, history=COUNT|off, history-age=TIME|unlimited, " +
+	"history-bytes=SIZE|unlimited, retain=asked|all|none, max-keys=COUNT, presence=members|counts|off, " +
+	"presence-grace=TIME|off, max-members=COUNT, deduplicate=TIME|off, max-payload=SIZE, ttl=TIME, tick=TIME, " +
+	"publish=token|open|closed, subscribe=token|open|closed"
+
+// topicSettingNames is what errors tell of topicSettings.
 func topicSettingNames() string {
 	return strings.Join(slices.Sorted(maps.Keys(topicSettings)), ", ")
 }
@@ -56,6 +62,9 @@ func (t *topicFlag) UnmarshalText(text []byte) error {
 		return errors.New("it names no pattern")
 	}
 	t.Pattern = words[0]
+	if err := codec.CheckPattern(t.Pattern); err != nil {
+		return errors.New(reasonOf(err))
+	}
 	set := make(map[string]bool)
 	for _, word := range words[1:] {
 		name, value, ok := strings.Cut(word, "=")
@@ -106,6 +115,23 @@ func parsePositive(value string) (time.Duration, error) {
 	return d, nil
 }
 
+// parseTime parses a time of at least a millisecond, the least that counts.
+func parseTime(value string) (time.Duration, error) {
+	d, err := parsePositive(value)
+	if err == nil && d < time.Millisecond {
+		return 0, fmt.Errorf("%q is below 1ms", value)
+	}
+	return d, err
+}
+
+func parseTick(value string) (time.Duration, error) {
+	d, err := parsePositive(value)
+	if err == nil && d > time.Second {
+		return 0, fmt.Errorf("%q is above 1s, which a message may wait at most: write 1ms to 5ms", value)
+	}
+	return d, err
+}
+
 func parseSize(value string) (int, error) {
 	var s byteSize
 	if err := s.UnmarshalText([]byte(value)); err != nil {
@@ -126,14 +152,6 @@ func parseClass(value string) (codec.Class, error) {
 		names = append(names, c.String())
 	}
 	return 0, fmt.Errorf("%q is none of %s", value, strings.Join(names, ", "))
-}
-
-// check refuses what the broker would take for its default.
-func (f topicFlags) check() error {
-	if f.MaxHistory == 0 {
-		return usagef("--max-history is not positive")
-	}
-	return nil
 }
 
 // topicConfigs returns the configuration as the broker takes it.

@@ -78,6 +78,9 @@ func TestBadTopicSettings(t *testing.T) {
 		"a ttl=soon":                `a: ttl: "soon" is no positive time`,
 		"a ttl=0s":                  `a: ttl: "0s" is no positive time`,
 		"a tick=-1s":                `a: tick: "-1s" is no positive time`,
+		"a tick=2s":                 `a: tick: "2s" is above 1s`,
+		"a ttl=10us":                `a: ttl: "10us" is below 1ms`,
+		"a deduplicate=10us":        `a: deduplicate: "10us" is below 1ms, or off`,
 		"a history=0":               `a: history: "0" is no positive number, or off`,
 		"a history-age=never":       `a: history-age: "never" is no positive time: write 90s, 5m, 1h, or unlimited`,
 		"a history-bytes=1MB":       `is no size`,
@@ -116,14 +119,51 @@ func TestBadTopicSettings(t *testing.T) {
 	}
 	// What only the broker can tell is told before anything is opened.
 	for want, args := range map[string][]string{
-		`topics "a..b": "a..b" is not a pattern`:   {"--topic", "a..b"},
-		`topics "a": Tick is not between 0 and 1s`: {"--topic", "a tick=2s"},
-		`topics "a": MaxPayload is negative, or`:   {"--topic", "a max-payload=1MiB"},
-		`broker: topics "a.*" and "*.a": both`:     {"--topic", "a.*", "--topic", "*.a"},
-		"--max-history is not positive":            {"--max-history", "0"},
+		`"a..b" is not a pattern: a token is empty`:                     {"--topic", "a..b"},
+		`topics "a": max-payload 1MiB is above --max-payload 256KiB`:    {"--topic", "a max-payload=1MiB"},
+		`broker: topics "a.*" and "*.a": both`:                          {"--topic", "a.*", "--topic", "*.a"},
+		"--max-history 0 is too little to keep anything: give at least": {"--max-history", "0"},
+		"--max-history 10 is too little":                                {"--max-history", "10"},
 	} {
 		if _, errs := do(t, 2, args...); !strings.Contains(errs, want) || strings.Contains(errs, "broker: broker:") {
 			t.Errorf("%q: %s, want %q", args, errs, want)
 		}
+	}
+}
+
+// What works, and perhaps not as it was meant, is told; what is meant is not.
+func TestSurprisingTopicSettings(t *testing.T) {
+	isolate(t)
+	for value, want := range map[string]string{
+		"a history=off history-age=1h":          "history-age and history-bytes mean nothing",
+		"a history-age=1m ttl=1h":               "ttl is above history-age",
+		"a history-bytes=65MiB":                 "history-bytes is above --max-history",
+		"a history-bytes=1KiB max-payload=2KiB": "history-bytes is below max-payload",
+		"a class=unreliable history=10":         "nothing of the history",
+		"a retain=none max-keys=3":              "max-keys means nothing",
+		"a presence=off presence-grace=1m":      "mean nothing with presence=off",
+		"a deduplicate=5s":                      "deduplicate is below 30s",
+		"$presence.a history=5":                 "topics of the system",
+		"a":                                     "",
+		"a ttl=1h":                              "",
+		"a history=off deduplicate=off retain=none presence=off":                                                       "",
+		"prices.> class=latest retain=all history=1000 history-age=10m history-bytes=1MiB":                             "",
+		"rooms.* presence=counts presence-grace=30s max-members=5000 max-payload=4KiB ttl=1h deduplicate=10m tick=2ms": "",
+	} {
+		c, err := settings(t, "--topic", value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(c.surprises(c.MaxPayload), "; ")
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", value, got, want)
+		}
+	}
+	c, err := settings(t, "--max-history", "64KiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.surprises(c.MaxPayload); len(got) != 1 || !strings.Contains(got[0], "--max-history is below --max-payload") {
+		t.Errorf("%q", got)
 	}
 }
