@@ -60,6 +60,7 @@ func newMetrics() []metric {
 		counter("messages_published", "Messages that were given their place in a topic.", func(s broker.Stats) uint64 { return s.Published }),
 		counter("messages_published_bytes", "Bytes of payload of published messages.", func(s broker.Stats) uint64 { return s.PublishedBytes }),
 		counter("messages_rejected", "Messages of clients that were refused, with a coded error.", func(s broker.Stats) uint64 { return s.Rejected }),
+		counter("messages_duplicate", "Messages that were published again and had their place already.", func(s broker.Stats) uint64 { return s.Duplicates }),
 		counter("messages_delivered", "Messages handed to streams and datagrams, each counted once a subscription or datagram.", func(s broker.Stats) uint64 { return s.Delivered }),
 		counter("values_evicted", "Last values that were dropped to keep a bound.", func(s broker.Stats) uint64 { return s.ValuesEvicted }),
 		counter("messages_delivered_bytes", "Bytes of frames of delivered messages.", func(s broker.Stats) uint64 { return s.DeliveredBytes }),
