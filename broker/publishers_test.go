@@ -225,7 +225,7 @@ func TestPublisherWindow(t *testing.T) {
 // else comes is.
 func TestSentAgainTooLate(t *testing.T) {
 	topics := []broker.TopicConfig{{Pattern: "short", Deduplicate: 6 * time.Second}, {Pattern: "none", Deduplicate: -1}}
-	script(t, func(t *testing.T, b *broker.Broker, n *memNetwork) {
+	script(t, func(t *testing.T, _ *broker.Broker, n *memNetwork) {
 		p, _ := welcomedPeer(t, n)
 		publish := func(m codec.Publish, age, want uint64, wantCode codec.Code) {
 			t.Helper()

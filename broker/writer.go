@@ -173,7 +173,7 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 		e := o.queue.next()
 		if e == nil {
 			var more bool
-			if b, more = o.idleLocked(s, b, &holes); !more {
+			if b, more = o.idleLocked(b, &holes); !more {
 				break
 			}
 			continue
@@ -220,7 +220,7 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 
 // idleLocked appends what is told when neither frames nor messages wait. more is
 // set if there are some then.
-func (o *outlet) idleLocked(s *session, b []byte, holes *teller) (_ []byte, more bool) {
+func (o *outlet) idleLocked(b []byte, holes *teller) (_ []byte, more bool) {
 	for e := o.popHole(); e != nil; e = o.popHole() {
 		b = holes.add(b, o, e)
 	}
