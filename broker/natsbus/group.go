@@ -40,9 +40,6 @@ func (b *bus) Distribute(group string, m broker.Message) bool {
 		return false
 	}
 	if m.Reply != nil {
-		if b.listen() != nil {
-			return false
-		}
 		msg.Reply = b.subjectOf(m.Reply)
 	}
 	return b.queues.PublishMsg(msg) == nil

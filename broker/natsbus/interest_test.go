@@ -62,6 +62,16 @@ func await(t *testing.T, b *bus, condition func() bool) {
 	}
 }
 
+// The server knows where replies go before anything is asked: a request that is handed
+// over goes out on another connection than the subscription to its replies.
+func TestRepliesAreAwaitedFromTheBeginning(t *testing.T) {
+	b, s := openBus(t)
+	z, err := s.Subsz(&server.SubszOptions{Subscriptions: true, Test: b.subjectOf([]byte{0, 1})})
+	if err != nil || len(z.Subs) != 1 {
+		t.Errorf("%+v, %v", z, err)
+	}
+}
+
 // Who waited for an interest that failed does not take back its successor's.
 func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 	b, _ := openBus(t)

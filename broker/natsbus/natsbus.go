@@ -65,7 +65,6 @@ type bus struct {
 	interests  map[wanted]*interest // guarded by mu
 	wild       map[string]*interest // those of no group and with wildcards, by pattern; guarded by mu
 	generation uint64               // grows when interests of no group change; guarded by mu
-	listening  bool                 // there is a subscription to replies; guarded by mu
 	lingering  int                  // interests that nobody wants any more; guarded by mu
 	closed     bool                 // guarded by mu
 
@@ -115,7 +114,11 @@ func open(config Config, sink broker.Sink) (*bus, error) {
 		b.nc.Close()
 		return nil, err
 	}
-	b.replies = b.nc.NewInbox() + "."
+	if err := b.listen(); err != nil {
+		b.queues.Close()
+		b.nc.Close()
+		return nil, fmt.Errorf("natsbus: the NATS server does not take the subscription to replies: %w", err)
+	}
 	b.wg.Go(b.receive)
 	return b, nil
 }
@@ -161,9 +164,6 @@ func (b *bus) Publish(ctx context.Context, m broker.Message) (broker.Position, e
 		return broker.Position{}, err
 	}
 	if m.Reply != nil {
-		if err := b.listen(); err != nil {
-			return broker.Position{}, codec.Errorf(codec.CodeBusUnavailable, "NATS does not take the subscription to replies: %v", err)
-		}
 		msg.Reply = b.subjectOf(m.Reply)
 	}
 	err = b.nc.PublishMsg(msg)

@@ -15,19 +15,14 @@ import (
 // a token. The subject that a request of others came with is its address, so plain NATS
 // clients and services ask and answer like any broker.
 
-// listen subscribes to the inbox, once.
+// listen subscribes to the inbox. NATS has taken that when it returns: a request that is
+// handed over goes out on another connection, so its reply could come before.
 func (b *bus) listen() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.listening {
-		return nil
-	}
-	// It precedes every request on the same connection, so nothing need be waited for.
+	b.replies = b.nc.NewInbox() + "."
 	if _, err := b.nc.ChanSubscribe(b.replies+"*", b.inbox); err != nil {
 		return err
 	}
-	b.listening = true
-	return nil
+	return b.nc.FlushTimeout(subscribeTimeout)
 }
 
 // subjectOf returns the reply subject of an address.
