@@ -40,7 +40,7 @@ func (s *session) servePage(stream Stream, first codec.Frame) error {
 		return err
 	}
 	if s.broker.topics.config(f.Topic).History.Count == 0 {
-		return codec.Errorf(codec.CodeNotOffered, "%q keeps no history", f.Topic)
+		return codec.Errorf(codec.CodeNotOffered, "%q is configured without history", f.Topic)
 	}
 	s.mu.Lock()
 	full := s.pages >= codec.MaxPages
@@ -49,7 +49,7 @@ func (s *session) servePage(stream Stream, first codec.Frame) error {
 	}
 	s.mu.Unlock()
 	if full {
-		return codec.Errorf(codec.CodeTooManyRequests, "the session has its %d pages", codec.MaxPages)
+		return codec.Errorf(codec.CodeTooManyRequests, "the session reads %d pages already: wait for one to end", codec.MaxPages)
 	}
 	tp, err := s.broker.topics.get(f.Topic, true)
 	if err != nil {

@@ -112,7 +112,7 @@ func (b *Broker) presencePattern(pattern string) (string, error) {
 	return name, nil
 }
 
-var errPresenceOff = &codec.Error{Code: codec.CodeNotOffered, Reason: "who is present is not known of this topic"}
+var errPresenceOff = &codec.Error{Code: codec.CodeNotOffered, Reason: "the topic is configured without presence"}
 
 // asked returns the pattern that the client asked for, for which it needs the
 // permission.
@@ -169,11 +169,11 @@ func (p *presences) enter(s *session, topic string, state codec.Payload, done fu
 		err = codec.Errorf(codec.CodeTooManyPresences, "the broker has no room for more states of presences")
 	case present:
 	case len(p.byClient[s.id]) >= codec.MaxPresences:
-		err = codec.Errorf(codec.CodeTooManyPresences, "the session is present in %d topics", codec.MaxPresences)
+		err = codec.Errorf(codec.CodeTooManyPresences, "the session is present in %d topics already: leave one", codec.MaxPresences)
 	case r.members >= config.MaxMembers:
 		err = codec.Errorf(codec.CodeTooManyPresences, "%d sessions are present in %q", config.MaxMembers, topic)
 	case p.members >= p.broker.config.MaxPresences:
-		err = codec.Errorf(codec.CodeTooManyPresences, "the broker knows of %d presences", p.members)
+		err = codec.Errorf(codec.CodeTooManyPresences, "the broker has its %d presences", p.members)
 	}
 	if err != nil {
 		if p.rosters[topic] != r {

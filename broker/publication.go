@@ -62,7 +62,7 @@ func (s *session) openPublication(stream Stream, first codec.Frame) (*publicatio
 	case s.pubs[f.Topic] != nil:
 		err = codec.Errorf(codec.CodeUnexpectedFrame, "a publication to %q is open", f.Topic)
 	case uint64(len(s.pubs)) >= b.config.Limits.Publications:
-		err = codec.Errorf(codec.CodeTooManyPublications, "the session has its %d publications", b.config.Limits.Publications)
+		err = codec.Errorf(codec.CodeTooManyPublications, "the session has its %d publications: end one, or publish on the control stream", b.config.Limits.Publications)
 	default:
 		s.pubs[tp.name] = p
 	}

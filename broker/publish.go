@@ -164,7 +164,7 @@ func (s *session) publishMessage(topic string, config *TopicConfig, m codec.Publ
 // allow refuses what is above the session's rate.
 func (s *session) allow() error {
 	if s.limiter != nil && !s.limiter.Allow() {
-		return &codec.Error{Code: codec.CodeRateLimited, Reason: "above the session's rate", Retry: time.Second}
+		return &codec.Error{Code: codec.CodeRateLimited, Reason: "the session publishes faster than it may: wait", Retry: time.Second}
 	}
 	return nil
 }

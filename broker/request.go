@@ -253,7 +253,7 @@ func (s *session) request(frame codec.Frame) error {
 	case s.draining:
 		err = codec.Errorf(codec.CodeShuttingDown, "the broker is shutting down")
 	case len(s.requests) >= codec.MaxRequests:
-		err = codec.Errorf(codec.CodeTooManyRequests, "the session has its %d requests", codec.MaxRequests)
+		err = codec.Errorf(codec.CodeTooManyRequests, "the session has %d requests open: wait for one to end", codec.MaxRequests)
 	default:
 		if s.requests == nil {
 			s.requests = make(map[uint64]*request)

@@ -273,7 +273,7 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 		case ok:
 			s.id = h.Resume.Client
 		case known:
-			return codec.Errorf(codec.CodeResumeDenied, "the secret does not belong to this client id and principal")
+			return codec.Errorf(codec.CodeResumeDenied, "the secret does not belong to this client id and principal: connect without resume")
 		}
 	}
 	s.log = b.log.With(slog.String("client", s.id.String()))

@@ -104,7 +104,7 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	case s.subs[f.Number] != nil:
 		err = codec.Errorf(codec.CodeDuplicateNumber, "subscription %d is open", f.Number)
 	case uint64(len(s.subs)) >= b.config.Limits.Subscriptions:
-		err = codec.Errorf(codec.CodeTooManySubscriptions, "the session has its %d subscriptions", b.config.Limits.Subscriptions)
+		err = codec.Errorf(codec.CodeTooManySubscriptions, "the session has its %d subscriptions: end one, or subscribe to a pattern", b.config.Limits.Subscriptions)
 	default:
 		s.subs[f.Number] = sub
 	}

@@ -252,7 +252,7 @@ func (c *TopicConfig) admit(p codec.Payload, retain bool) error {
 		return codec.Errorf(codec.CodePayloadTooLarge, "a payload of %d bytes; the limit is %d", len(p.Data), c.MaxPayload)
 	}
 	if retain && c.Retain == RetainNone {
-		return codec.Errorf(codec.CodeNotOffered, "the topic has no last values")
+		return codec.Errorf(codec.CodeNotOffered, "the topic is configured without last values: publish without retain")
 	}
 	return nil
 }

@@ -161,7 +161,7 @@ func (m *Map[T]) apply(entries map[string]MapEntry[T], e MapEntry[T], cleared bo
 
 // full is the error of a map with too many keys.
 func (m *Map[T]) full() error {
-	return codec.Errorf(codec.CodeQueueFull, "the map has more than %d keys", m.most)
+	return codec.Errorf(codec.CodeQueueFull, "the map has more than %d keys: raise MapOptions.MaxKeys", m.most)
 }
 
 // run follows the map.

@@ -55,7 +55,7 @@ func (c *Client) Presence(ctx context.Context, topic string) ([]Member, error) {
 		switch {
 		case !ok:
 		case e.Kind == Counted:
-			return nil, codec.Errorf(codec.CodeNotOffered, "the presence of %s is counted only", topic)
+			return nil, codec.Errorf(codec.CodeNotOffered, "the presence of %s is counted only: use PresenceCount", topic)
 		case e.Kind == Left:
 			delete(members, e.Member.Client)
 		default:

@@ -145,7 +145,7 @@ func (c *Client) PublishLossy(ctx context.Context, topic string, value any, opts
 	offline := c.current == nil && c.subs != nil
 	c.mu.Unlock()
 	if offline && c.config.Offline.Refuse {
-		return codec.Errorf(codec.CodeOffline, "there is no connection to the broker")
+		return codec.Errorf(codec.CodeOffline, "there is no connection to the broker, and Config.Offline.Refuse is set")
 	}
 	conn, err := c.connected(ctx)
 	if err != nil {

@@ -168,11 +168,11 @@ func (c *Client) enqueue(topic string, messages []codec.Publish, bounded bool) (
 	offline := c.current == nil
 	c.mu.Unlock()
 	if offline && c.config.Offline.Refuse {
-		return nil, nil, codec.Errorf(codec.CodeOffline, "there is no connection to the broker")
+		return nil, nil, codec.Errorf(codec.CodeOffline, "there is no connection to the broker, and Config.Offline.Refuse is set")
 	}
 	if waits := c.publishers.pending.Add(size); (bounded || offline) && waits > int64(c.config.Offline.MaxBytes) {
 		c.publishers.pending.Add(-size)
-		return nil, nil, codec.Errorf(codec.CodeQueueFull, "more than %d bytes wait to be published", c.config.Offline.MaxBytes)
+		return nil, nil, codec.Errorf(codec.CodeQueueFull, "more than %d bytes wait to be published: wait for the results of some, or raise Config.Offline.MaxBytes", c.config.Offline.MaxBytes)
 	}
 	for {
 		p := c.publisher(topic)

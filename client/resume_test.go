@@ -3,7 +3,9 @@ package client_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
@@ -304,5 +306,27 @@ func TestPatternOfManyTopicsCutOffInItsBeginning(t *testing.T) {
 		w.heal()
 		w.connected(c)
 		w.want(sub) // it was told
+	})
+}
+
+// A request that is open when the broker stops may have been carried out: its error says
+// so, and why.
+func TestRequestOpenWhileTheBrokerStops(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		w.subscribe(w.dial(), "a", nil) // gets the request, and does not answer
+		result := make(chan error, 1)
+		go func() {
+			_, err := c.Request(t.Context(), "a", "?", nil)
+			result <- err
+		}()
+		synctest.Wait()
+		if err := w.running.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		err := <-result
+		if codec.CodeOf(err) != codec.CodeConnectionLost || !strings.Contains(err.Error(), "shutting_down") {
+			t.Errorf("%v", err)
+		}
 	})
 }

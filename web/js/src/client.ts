@@ -14,7 +14,7 @@ import type {
 import { Connection } from "./connection.js";
 import { type Deferred, deferred } from "./deferred.js";
 import { type Drops, noDrops } from "./drops.js";
-import { type TidewireError, fail, mapped } from "./errors.js";
+import { type TidewireError, NO_CONNECTION, fail, mapped } from "./errors.js";
 import { FLAG_PRESENCE, type NoticeFrame, type Resume } from "./frames.js";
 import { type Health, readHealth } from "./health.js";
 import { type HistoryOptions, type HistoryPage, checkHistory, fetchPage } from "./history.js";
@@ -105,7 +105,7 @@ export class Client {
     }
     const global = globalThis as { WebTransport?: TransportConstructor };
     const construct = options.webTransport ?? global.WebTransport;
-    if (!construct) throw fail("unsupported", "no WebTransport here");
+    if (!construct) throw fail("unsupported", "no WebTransport here: it takes a newer browser, and a secure page");
     this.#construct = construct;
     const dispose = Symbol.asyncDispose as symbol | undefined;
     if (dispose) Object.defineProperty(this, dispose, { value: () => this.close() });
@@ -233,7 +233,7 @@ export class Client {
     this.#connection = connection;
     const ms = this.#options.connectTimeout ?? CONNECT_TIMEOUT;
     const timer = setTimeout(
-      () => connection.fail(fail("connect_timeout", `${ms} ms`)),
+      () => connection.fail(fail("connect_timeout", `no broker within ${ms} ms; is UDP blocked?`)),
       ms,
     );
     try {
@@ -266,7 +266,7 @@ export class Client {
     this.#orClosed();
     const c = this.#connection;
     if (this.#state === "connected" && c && !c.error) return c;
-    if (this.#options.offline?.refuse) throw fail("offline");
+    if (this.#options.offline?.refuse) throw fail("offline", NO_CONNECTION);
     this.#next ??= deferred<Connection>();
     return abortable(this.#next.promise, signal);
   }

@@ -522,5 +522,5 @@ function failed(error: TidewireError): End {
 /** The error of a request whose connection ended before its answer came. */
 export function unanswered(cause: TidewireError | undefined): TidewireError {
   if (cause?.codeName === "closed") return cause;
-  return fail("connection_lost", "before the answer came", cause);
+  return fail("connection_lost", "before the answer came: it may have been carried out", cause);
 }

@@ -121,6 +121,9 @@ export class TidewireError extends Error {
   }
 }
 
+/** Why nothing waits for a connection. */
+export const NO_CONNECTION = "there is no connection, and offline.refuse is set";
+
 /** Makes an error that this side found. */
 export function fail(name: KnownCodeName, reason = "", cause?: unknown): TidewireError {
   return new TidewireError(codeOf(name), reason, cause === undefined ? {} : { cause });

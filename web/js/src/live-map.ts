@@ -87,7 +87,7 @@ export class LiveMap<T = unknown> {
     if (message) this.#messages.set(key, message);
     else if (!this.#messages.delete(key)) return;
     if (this.#messages.size > this.#maxKeys) {
-      this.#subscription.end(fail("queue_full", `${this.#maxKeys} keys`), true);
+      this.#subscription.end(fail("queue_full", `more than maxKeys, ${this.#maxKeys}`), true);
     }
     for (const w of this.#watchers) w.put({ key, message });
   }

@@ -170,7 +170,7 @@ export async function readMembers<S>(s: Subscription<S>): Promise<Member<S>[]> {
       const m = s.message(e);
       if (m.data.length === 0 && m.encoding === "bytes") members.delete(m.key ?? "");
       else if (m.key !== undefined) members.set(m.key, memberOf(m));
-      else throw fail("not_offered", "the topic only counts");
+      else throw fail("not_offered", "the topic only counts: use presenceCount");
     }
   } finally {
     s.close();

@@ -30,7 +30,7 @@ export class Presences {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const { length } = state.data;
-    if (length > MAX_STATE) throw fail("payload_too_large", `the limit is ${MAX_STATE}`);
+    if (length > MAX_STATE) throw fail("payload_too_large", `a state of ${length} bytes; the limit is ${MAX_STATE}`);
     if (length === 0) state = NO_STATE;
     for (;;) {
       const c = await connection();

@@ -4,7 +4,7 @@
 import { onAbort } from "./abort.js";
 import type { Connection } from "./connection.js";
 import type { Drops } from "./drops.js";
-import { type TidewireError, fail } from "./errors.js";
+import { type TidewireError, NO_CONNECTION, fail } from "./errors.js";
 import { type Outgoing, writePublish } from "./frames.js";
 import type { Position } from "./message.js";
 import { Publication, type Publishing, ageOf, outcomeUnknown, timeLeft } from "./publication.js";
@@ -112,10 +112,10 @@ export class Publisher {
   /** Why messages cannot wait; undefined if they can. */
   #refusal(messages: readonly Outgoing[]): TidewireError | undefined {
     const connected = this.#connection && !this.#connection.error;
-    if (!connected && this.#offline.refuse) return fail("offline");
+    if (!connected && this.#offline.refuse) return fail("offline", NO_CONNECTION);
     const most = connected ? MAX_WAITING : (this.#offline.maxBytes ?? MAX_OFFLINE);
     const size = messages.reduce((n, m) => n + sizeOf(m), this.#waiting);
-    return size > most ? fail("queue_full", `${most} bytes wait`) : undefined;
+    return size > most ? fail("queue_full", `more than ${most} bytes wait to be published`) : undefined;
   }
 
   #enqueue(t: TopicPublisher, outgoing: Outgoing, signal?: AbortSignal): Promise<Position> {
@@ -224,9 +224,9 @@ export class Publisher {
     for (let m = t.waiting[0]; m; m = t.waiting[0]) {
       const { publication } = t;
       if (this.#tooLarge(c, m)) {
-        this.#take(t)?.reject(fail("payload_too_large", `${m.data.length} bytes`));
+        this.#take(t)?.reject(fail("payload_too_large", `${m.data.length} bytes; the broker takes ${c.welcome?.limits.payload}`));
       } else if (m.ttl && !m.sent && m.since + m.ttl <= Date.now()) {
-        this.#take(t)?.reject(fail("expired"));
+        this.#take(t)?.reject(fail("expired", "its ttl was over before it was sent"));
       } else if (this.#isLost(c, m)) {
         this.#take(t)?.reject(outcomeUnknown(this.#lost));
       } else if (t.single || (publication && !publication.isSendable)) {

@@ -76,7 +76,7 @@ export async function* replies<T>(
       (r) => {
         bytes += r.data.length;
         if (bytes > MAX_WAITING) {
-          end(fail("queue_full"));
+          end(fail("queue_full", "replies come faster than they are taken"));
           return stop.abort();
         }
         waiting.push(new Reply<T>(r));

@@ -188,7 +188,7 @@ export class Subscription<T = unknown> {
     checkLabel("a group", group, MAX_LABEL);
     if (group && (o.from || o.noEcho)) throw bad("a group has no from, and no noEcho");
     this.classNumber = classes.indexOf(o.class ?? "reliable");
-    if (this.classNumber < 0) throw fail("unsupported_class", `class ${o.class}`);
+    if (this.classNumber < 0) throw fail("unsupported_class", `there is no class ${o.class}`);
     this.#host = host;
     this.pattern = pattern;
     this.#priority = priority;
