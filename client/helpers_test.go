@@ -56,7 +56,8 @@ func (w *world) restart() {
 // dial connects a client that is closed before the broker stops.
 func (w *world) dial(change ...func(*client.Config)) *client.Client {
 	w.t.Helper()
-	config := client.Config{Dial: w.connect}
+	// It is back within a grace, whatever the dice say.
+	config := client.Config{Dial: w.connect, Backoff: client.Backoff{Min: 100 * time.Millisecond, Max: time.Second}}
 	for _, f := range change {
 		f(&config)
 	}
