@@ -59,9 +59,8 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 		answer.Last = codec.Some(pos.Offset)
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
-	if sub.bus || begin.bus {
-		sub.lostLocked()
-	}
+	sub.bus = sub.bus || begin.bus
+	sub.beginGapsLocked()
 	if owes {
 		sub.oweBeginLocked(o)
 	}
@@ -182,9 +181,7 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 	sub.parking = f.Group == "" && (f.From.Kind != codec.FromNow || !f.NoRetained)
 	if !sub.parking {
 		sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
-		if sub.bus {
-			sub.lostLocked()
-		}
+		sub.beginGapsLocked()
 		s.scheduleLocked(sub.out)
 		s.mu.Unlock()
 		return nil
@@ -239,9 +236,8 @@ func (sub *subscription) beginPatternLocked(answer codec.Subscribed, list []begi
 		answer.Topics = codec.Some(uint64(len(owing)))
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
-	if sub.bus || slices.ContainsFunc(list, func(g beginning) bool { return g.bus }) {
-		sub.lostLocked()
-	}
+	sub.bus = sub.bus || slices.ContainsFunc(list, func(g beginning) bool { return g.bus })
+	sub.beginGapsLocked()
 	for _, g := range list {
 		sub.tellBeginLocked(g)
 	}

@@ -176,3 +176,29 @@ func TestHistoryAcrossSeveralBusLosses(t *testing.T) {
 		}
 	})
 }
+
+// A loss while the topics of a pattern are looked through is told behind SUBSCRIBED.
+func TestBusLossBeforeSubscribed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		var sink broker.Sink
+		store := &slowStore{Store: broker.NewMemoryStore(0), gate: make(chan struct{})}
+		b := newBroker(t, n, broker.Config{Bus: tappedBus(&sink), Store: store})
+		if _, err := b.Publish(t.Context(), "a", "kept", &broker.PublishOptions{Retain: true}); err != nil {
+			t.Fatal(err)
+		}
+		p, _ := welcomedPeer(t, n)
+		l := p.open()
+		l.send(codec.AppendSubscribe(nil, codec.Subscribe{Number: 1, Pattern: "*", Credit: 1 << 10}))
+		synctest.Wait() // it looks through the topics
+		sink.Lost("*", "")
+		close(store.gate)
+		l.want(codec.TypeSubscribed)
+		if g, err := codec.ParseGap(l.want(codec.TypeGap)); err != nil || g.Reason != codec.GapBus {
+			t.Errorf("%+v, %v", g, err)
+		}
+		if m := l.message(); string(m.Payload.Data) != "kept" {
+			t.Errorf("%s", m.Payload.Data)
+		}
+	})
+}

@@ -103,9 +103,7 @@ func (s *session) answerMember(sub *subscription) error {
 		answer = codec.Subscribed{Topic: sub.topic.num, Epoch: pos.Epoch, Offset: pos.Offset}
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
-	if sub.bus {
-		sub.lostLocked()
-	}
+	sub.beginGapsLocked()
 	s.scheduleLocked(sub.out)
 	return nil
 }

@@ -42,6 +42,7 @@ type subscription struct {
 	refilling bool            // the goroutine that pays lives
 	blind     codec.GapReason // more topics are missing messages than may be owed; 0: no
 	bus       bool            // it begins with a gap of the bus
+	gone      bool            // it begins with a gap: topics with messages were evicted
 	forgot    bool            // some of tracks were forgotten
 	spoiled   []spoiled       // of a group's member: messages that have expired in its queue
 	conflated uint64          // messages whose place was taken, since the beginning
@@ -142,6 +143,9 @@ func (s *session) open(sub *subscription, f codec.Subscribe) error {
 	}
 	if (f.From.Kind == codec.FromTime || f.From.Kind == codec.FromPositions) && f.From.Time < since {
 		sub.bus = true // of topics, too, that this broker has never heard of
+	}
+	if f.From.Kind == codec.FromTime || f.From.Kind == codec.FromPositions {
+		sub.gone = b.topics.evictedSince(sub.pattern, f.From)
 	}
 	if codec.IsExact(sub.pattern) {
 		tp, err := b.topics.get(sub.pattern, true)
@@ -319,14 +323,28 @@ func (s *session) lost(sub *subscription) {
 }
 
 // lostLocked queues the gap of the bus: behind what came before it, and before what
-// comes after it. If nothing has come since the last one, that says it all.
-func (sub *subscription) lostLocked() {
+// comes after it.
+func (sub *subscription) lostLocked() { sub.gapOfAllLocked(codec.GapBus) }
+
+// gapOfAllLocked queues a gap of all topics. If nothing has come since the last one,
+// that says it all.
+func (sub *subscription) gapOfAllLocked(reason codec.GapReason) {
 	q := &sub.out.queue
-	if n := len(q.entries); q.len() > 0 && q.entries[n-1].reason == codec.GapBus {
+	if n := len(q.entries); q.len() > 0 && q.entries[n-1].kind == entryFrame && q.entries[n-1].reason == reason {
 		return
 	}
-	q.push(entry{frame: codec.AppendGap(nil, codec.Gap{Reason: codec.GapBus}), reason: codec.GapBus})
-	sub.session.broker.counters.gap(codec.GapBus)
+	q.push(entry{frame: codec.AppendGap(nil, codec.Gap{Reason: reason}), reason: reason})
+	sub.session.broker.counters.gap(reason)
+}
+
+// beginGapsLocked queues, behind SUBSCRIBED, what of all topics may be missing.
+func (sub *subscription) beginGapsLocked() {
+	if sub.gone {
+		sub.gapOfAllLocked(codec.GapHistory)
+	}
+	if sub.bus {
+		sub.lostLocked()
+	}
 }
 
 // grant raises the credit of a subscription (PROTOCOL §5.5).

@@ -21,6 +21,8 @@ type topicTable struct {
 	byName map[string]*topic // guarded by mu
 	index  topicIndex        // the same by pattern; guarded by mu
 	last   uint64            // the last number given; guarded by mu
+	// evicted are topics that were given up; guarded by mu.
+	evicted evicted
 }
 
 // topic is one topic's sequence and its way to the subscriptions.
@@ -163,6 +165,9 @@ func (t *topicTable) evictLocked() bool {
 	}
 	oldest.mu.Lock()
 	oldest.evicted = true
+	if oldest.offset > 0 {
+		t.evicted.add(oldest.name, uint64(oldest.used.Load()))
+	}
 	oldest.ids.drop(maxTopicIDs, &t.broker.recentIDs)
 	oldest.mu.Unlock()
 	if oldest.log != nil {
