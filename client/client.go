@@ -58,6 +58,9 @@ type Config struct {
 	// concurrently, with the error that led to it, if any. It must not block, and
 	// must not call Close.
 	OnState func(State, error)
+	// OnNotice is called when the broker tells that the session will end. It must not
+	// block.
+	OnNotice func(Notice)
 	// OnPresenceLost is called for each topic that could not be entered again after a
 	// reconnect, with the broker's refusal: the client is not present there any more.
 	// It may be called concurrently, and must not block.
@@ -73,10 +76,20 @@ type Config struct {
 type Offline struct {
 	// MaxBytes bounds the messages without an answer, in bytes, a few for the
 	// overhead of each included. What is published beyond it while there is no
-	// connection, or by PublishAsync, is refused with CodeQueueFull. 0 is 1 MiB.
+	// connection is refused with CodeQueueFull; 0 is 1 MiB. With a connection
+	// PublishAsync refuses more than 16 MiB, or than MaxBytes, if that is more.
 	MaxBytes int
-	// Refuse makes publishing without a connection fail at once, with CodeOffline.
+	// Refuse lets nothing wait for a connection: without one, publishing and every
+	// other call that asks the broker fails at once with CodeOffline. Only Subscribe
+	// waits all the same.
 	Refuse bool
+}
+
+// Notice tells that the session will end (PROTOCOL §5.4).
+type Notice struct {
+	Code     codec.Code // the one with which it will end
+	Reason   string     // for people
+	Deadline time.Time  // when, by the broker's clock; the zero time if that is not known
 }
 
 // State is the state of a client.
@@ -109,8 +122,8 @@ type Client struct {
 	numbers atomic.Uint64 // of subscriptions
 	state   atomic.Int32
 
-	unknownTopic, badDatagrams atomic.Uint64 // see Stats
-	publishers                 publishers
+	unknownTopic, badDatagrams, unsent atomic.Uint64 // see Stats
+	publishers                         publishers
 
 	mu        sync.Mutex
 	current   *connection                // nil while there is none that was welcomed; guarded by mu
@@ -215,12 +228,21 @@ func (c *Client) begin(conn *connection) {
 	c.setState(StateConnected, nil)
 }
 
+// stable is how long a connection, or the stream of a subscription, stands that was a
+// good one: the waits before the next one begin anew.
+const stable = 5 * time.Second
+
 // run keeps the client connected until it is closed.
 func (c *Client) run(conn *connection) {
+	attempt := 0
 	for {
+		began := time.Now()
 		err := conn.wait()
 		c.setCurrent(nil)
-		for attempt := 0; ; attempt++ {
+		if time.Since(began) >= stable {
+			attempt = 0
+		}
+		for ; ; attempt++ {
 			if c.ctx.Err() == nil && c.isFinal(err) {
 				c.cancel(err)
 			}
@@ -241,6 +263,7 @@ func (c *Client) run(conn *connection) {
 			c.setState(StateConnecting, nil)
 			if conn, err = c.connect(c.ctx); err == nil {
 				c.begin(conn)
+				attempt++
 				break
 			}
 		}
@@ -319,6 +342,9 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 func (c *Client) hello(ctx context.Context) (codec.Hello, error) {
 	if c.config.GetToken != nil {
 		token, err := c.config.GetToken(ctx)
+		if err == nil {
+			err = checkToken(token)
+		}
 		switch {
 		case err != nil && noUse(err):
 			return codec.Hello{}, err
@@ -365,6 +391,33 @@ func (c *Client) setCurrent(conn *connection) {
 	c.current = conn
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// connection returns the connection; nil if there is none just now. The error is
+// CodeOffline, if that is refused, or why the client has ended.
+func (c *Client) connection() (*connection, error) {
+	if c.ctx.Err() != nil {
+		return nil, context.Cause(c.ctx)
+	}
+	c.mu.Lock()
+	conn := c.current
+	c.mu.Unlock()
+	if conn != nil && conn.ctx.Err() == nil {
+		return conn, nil
+	}
+	if c.config.Offline.Refuse {
+		return nil, codec.Errorf(codec.CodeOffline, "there is no connection to the broker, and Config.Offline.Refuse is set")
+	}
+	return nil, nil
+}
+
+// reach is connection for what waits for one.
+func (c *Client) reach(ctx context.Context) (*connection, error) {
+	conn, err := c.connection()
+	if conn == nil && err == nil {
+		conn, err = c.connected(ctx)
+	}
+	return conn, err
 }
 
 // connected waits for a connection.

@@ -43,16 +43,24 @@ func (f From) check() error {
 	switch {
 	case f.kind == codec.FromLast && (f.n < 1 || f.n > codec.MaxLast):
 		return codec.Errorf(codec.CodeInvalidOption, "from the last %d messages; 1 to %d are possible", f.n, codec.MaxLast)
+	case !f.position.possible():
+		return codec.Errorf(codec.CodeInvalidOption, "no topic can have the position %+v", f.position)
 	case len(f.positions) > codec.MaxPositions:
 		return codec.Errorf(codec.CodeInvalidOption, "from %d positions; the limit is %d", len(f.positions), codec.MaxPositions)
 	}
-	for topic := range f.positions {
+	for topic, p := range f.positions {
 		if err := codec.CheckTopic(topic); err != nil {
 			return err
+		}
+		if !p.possible() {
+			return codec.Errorf(codec.CodeInvalidOption, "%s cannot have the position %+v", topic, p)
 		}
 	}
 	return nil
 }
+
+// possible reports whether a topic can have the position (PROTOCOL §2.2, §4.2).
+func (p Position) possible() bool { return p.Epoch < 1<<48 && p.Offset < 1<<53 }
 
 // timed reports whether the form needs the broker's clock.
 func (f From) timed() bool { return f.kind == codec.FromTime || f.kind == codec.FromPositions }

@@ -31,7 +31,7 @@ type SubscriptionHealth struct {
 // Health asks the broker how the connection and its subscriptions stand. What the
 // client itself has dropped is in Subscription.Stats.
 func (c *Client) Health(ctx context.Context) (Health, error) {
-	conn, err := c.connected(ctx)
+	conn, err := c.reach(ctx)
 	if err != nil {
 		return Health{}, err
 	}

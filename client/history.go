@@ -45,7 +45,7 @@ func (c *Client) History(ctx context.Context, topic string, opts *HistoryOptions
 	if opts == nil {
 		opts = &HistoryOptions{}
 	}
-	if err := codec.CheckTopic(topic); err != nil {
+	if err := checkTopic(topic); err != nil {
 		return HistoryPage{}, err
 	}
 	if err := opts.From.check(); err != nil {
@@ -60,7 +60,7 @@ func (c *Client) History(ctx context.Context, topic string, opts *HistoryOptions
 		opts.Backward && kind != codec.FromNow && kind != codec.FromPosition {
 		return HistoryPage{}, codec.Errorf(codec.CodeInvalidOption, "a page has 1 to %d messages, and begins at a position, or forward with the last ones, at a time or at the beginning", codec.MaxPage)
 	}
-	conn, err := c.connected(ctx)
+	conn, err := c.reach(ctx)
 	if err != nil {
 		return HistoryPage{}, err
 	}

@@ -23,9 +23,17 @@ type Map[T any] struct {
 	ended  chan struct{} // closed when run has returned
 
 	mu      sync.Mutex
-	entries map[string]MapEntry[T]                // guarded by mu
-	watches map[chan struct{}]map[string]struct{} // keys that changed, of each Changes; guarded by mu
-	err     error                                 // why it ended; nil after Close; guarded by mu
+	entries map[string]MapEntry[T] // guarded by mu
+	watches map[*mapWatch]struct{} // guarded by mu
+	err     error                  // why it ended; nil after Close; guarded by mu
+}
+
+// mapWatch is an iteration of Changes; its maps are guarded by Map.mu. What changed is
+// in the map or was told, so both are bounded by MapOptions.MaxKeys.
+type mapWatch struct {
+	wake    chan struct{}       // holds a token when something has changed
+	changed map[string]struct{} // keys that are to be told
+	told    map[string]struct{} // keys that the loop knows to be there
 }
 
 // MapEntry is the value of a key.
@@ -63,7 +71,7 @@ func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptio
 	if opts == nil {
 		opts = &MapOptions{}
 	}
-	if err := codec.CheckTopic(topic); err != nil {
+	if err := checkTopic(topic); err != nil {
 		return nil, err
 	}
 	if opts.MaxKeys < 0 {
@@ -75,7 +83,7 @@ func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptio
 		most:    opts.MaxKeys,
 		ended:   make(chan struct{}),
 		entries: make(map[string]MapEntry[T]),
-		watches: make(map[chan struct{}]map[string]struct{}),
+		watches: make(map[*mapWatch]struct{}),
 	}
 	if m.most == 0 {
 		m.most = defaultMaxKeys
@@ -228,12 +236,18 @@ func (m *Map[T]) replace(entries map[string]MapEntry[T]) {
 	}
 }
 
-// changedLocked tells the iterations of Changes.
+// changedLocked tells the iterations of Changes. A key that came and went before a loop
+// learned of it is no change.
 func (m *Map[T]) changedLocked(key string) {
-	for wake, keys := range m.watches {
-		keys[key] = struct{}{}
+	_, there := m.entries[key]
+	for w := range m.watches {
+		if _, told := w.told[key]; !there && !told {
+			delete(w.changed, key)
+			continue
+		}
+		w.changed[key] = struct{}{}
 		select {
-		case wake <- struct{}{}:
+		case w.wake <- struct{}{}:
 		default:
 		}
 	}
@@ -283,41 +297,33 @@ func (m *Map[T]) All() iter.Seq2[string, MapEntry[T]] {
 }
 
 // Changes iterates over what changes while the loop runs, the newest value of each
-// key: what a slow loop does not see in time is not told twice. The loop's first
-// changes are the entries that are there when it begins, in no order. It ends after
-// yielding an error once, as Subscription.Messages does, and without one after
-// Close.
+// key: what a slow loop does not see in time is not told twice, and of a key that came
+// and went meanwhile nothing is. So what waits for a loop is bounded by the keys of the
+// map. The loop's first changes are the entries that are there when it begins, in no
+// order. It ends after yielding an error once, as Subscription.Messages does, and
+// without one after Close.
 func (m *Map[T]) Changes(ctx context.Context) iter.Seq2[MapChange[T], error] {
 	return func(yield func(MapChange[T], error) bool) {
-		wake := make(chan struct{}, 1)
+		w := &mapWatch{wake: make(chan struct{}, 1), changed: make(map[string]struct{}), told: make(map[string]struct{})}
 		m.mu.Lock()
-		keys := make(map[string]struct{}, len(m.entries))
 		for key := range m.entries {
-			keys[key] = struct{}{}
+			w.changed[key] = struct{}{}
 		}
-		m.watches[wake] = keys
+		m.watches[w] = struct{}{}
 		m.mu.Unlock()
 		defer func() {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			delete(m.watches, wake)
+			delete(m.watches, w)
 		}()
 		for {
-			m.mu.Lock()
-			changes := make([]MapChange[T], 0, len(m.watches[wake]))
-			for key := range m.watches[wake] {
-				e, ok := m.entries[key]
-				changes = append(changes, MapChange[T]{Key: key, Entry: e, Cleared: !ok})
-			}
-			clear(m.watches[wake])
-			m.mu.Unlock()
-			for _, c := range changes {
+			for _, c := range m.changes(w) {
 				if !yield(c, nil) {
 					return
 				}
 			}
 			select {
-			case <-wake:
+			case <-w.wake:
 				continue
 			case <-ctx.Done():
 				yield(MapChange[T]{}, ctx.Err())
@@ -334,6 +340,24 @@ func (m *Map[T]) Changes(ctx context.Context) iter.Seq2[MapChange[T], error] {
 			return
 		}
 	}
+}
+
+// changes takes what is to be told.
+func (m *Map[T]) changes(w *mapWatch) []MapChange[T] {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changes := make([]MapChange[T], 0, len(w.changed))
+	for key := range w.changed {
+		e, ok := m.entries[key]
+		changes = append(changes, MapChange[T]{Key: key, Entry: e, Cleared: !ok})
+		if ok {
+			w.told[key] = struct{}{}
+		} else {
+			delete(w.told, key)
+		}
+	}
+	clear(w.changed)
+	return changes
 }
 
 // Close ends the map, and waits. What was read stays readable. It is idempotent.

@@ -10,7 +10,7 @@ import (
 type positions struct {
 	topics map[string]*list.Element // of *taken
 	recent list.List                // the one used last at the front
-	since  time.Time                // of the others
+	since  time.Time                // of the others: when the subscription began
 }
 
 type taken struct {
@@ -40,10 +40,8 @@ func (p *positions) take(m Message) {
 		}
 		if len(p.topics) >= maxPositions {
 			old := p.recent.Remove(p.recent.Back()).(*taken)
+			// It counts as one of the others: what came of it since then comes again.
 			delete(p.topics, old.topic)
-			if old.time.After(p.since) {
-				p.since = old.time.Add(time.Millisecond)
-			}
 		}
 		p.topics[m.Topic] = p.recent.PushFront(&taken{m.Topic, at, when})
 		return

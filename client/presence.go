@@ -78,10 +78,10 @@ func (c *Client) Presence(ctx context.Context, topic string) ([]Member, error) {
 // PresenceCount returns how many sessions are present in each topic of a pattern.
 // Of more than 1,024 topics it returns some, and ErrTruncated.
 func (c *Client) PresenceCount(ctx context.Context, pattern string) (map[string]int, error) {
-	if err := codec.CheckPattern(pattern); err != nil {
+	if err := checkPattern(pattern); err != nil {
 		return nil, err
 	}
-	conn, err := c.connected(ctx)
+	conn, err := c.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,19 @@ func checkTopic(topic string) error {
 	if err := codec.CheckTopic(topic); err != nil {
 		return err
 	}
-	if codec.IsSystem(topic) {
+	return checkNotSystem(topic)
+}
+
+// checkPattern reports a pattern that clients cannot use.
+func checkPattern(pattern string) error {
+	if err := codec.CheckPattern(pattern); err != nil {
+		return err
+	}
+	return checkNotSystem(pattern)
+}
+
+func checkNotSystem(s string) error {
+	if codec.IsSystem(s) {
 		return codec.Errorf(codec.CodeSystemTopic, "topics that begin with $ or _ belong to the system")
 	}
 	return nil

@@ -62,7 +62,7 @@ func (c *Client) Enter(ctx context.Context, topic string, state any) error {
 // that stands then. Telling it again does no harm.
 func (c *Client) tellEntered(ctx context.Context, topic string, p *entered) error {
 	for {
-		conn, err := c.connected(ctx)
+		conn, err := c.reach(ctx)
 		if err != nil {
 			return err
 		}

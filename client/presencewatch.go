@@ -27,7 +27,7 @@ type PresenceWatch struct {
 // of each who is there, then each change. It needs the permission to subscribe to
 // the pattern.
 func (c *Client) WatchPresence(ctx context.Context, pattern string) (*PresenceWatch, error) {
-	if err := codec.CheckPattern(pattern); err != nil {
+	if err := checkPattern(pattern); err != nil {
 		return nil, err
 	}
 	sub, err := c.Subscribe(ctx, pattern, &SubscribeOptions{presence: true})

@@ -106,6 +106,9 @@ type Outgoing struct {
 // refused. The positions are those of the messages, the zero one where it failed,
 // and the error is the first one.
 func (c *Client) PublishBatch(ctx context.Context, topic string, messages []Outgoing) ([]Position, error) {
+	if err := checkTopic(topic); err != nil {
+		return nil, err
+	}
 	batch := make([]codec.Publish, 0, len(messages))
 	for i := range messages {
 		m, err := outgoingMessage(topic, messages[i].Value, codec.ModeReliable, &messages[i].PublishOptions)
@@ -134,24 +137,28 @@ func (c *Client) PublishBatch(ctx context.Context, topic string, messages []Outg
 
 // PublishLossy publishes a message of which only the newest counts (PROTOCOL §9).
 // It goes as a datagram if it fits into one, and is not acknowledged: nil means
-// that it was handed to the connection. It waits for a connection until ctx ends,
-// unless Config.Offline refuses that. It cannot be retained.
+// that it was handed to the connection, or that there is none: then it is dropped and
+// counted in Stats.Unsent, since it would soon be out of date, unless Config.Offline
+// refuses to publish without a connection. If the connection takes no more just now it
+// waits until ctx ends. It cannot be retained, and has no ID.
 func (c *Client) PublishLossy(ctx context.Context, topic string, value any, opts *PublishOptions) error {
 	m, err := outgoingMessage(topic, value, codec.ModeLossy, opts)
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	offline := c.current == nil && c.subs != nil
-	c.mu.Unlock()
-	if offline && c.config.Offline.Refuse {
-		return codec.Errorf(codec.CodeOffline, "there is no connection to the broker, and Config.Offline.Refuse is set")
-	}
-	conn, err := c.connected(ctx)
+	conn, err := c.connection()
 	if err != nil {
 		return err
 	}
-	return conn.publishLossy(ctx, topic, m)
+	if conn == nil {
+		c.unsent.Add(1)
+		return nil
+	}
+	if err = conn.publishLossy(ctx, topic, m); err != nil && conn.ctx.Err() != nil && c.ctx.Err() == nil {
+		c.unsent.Add(1)
+		return nil
+	}
+	return err
 }
 
 // publishLossy sends a message that is not answered.
@@ -194,6 +201,8 @@ func outgoingMessage(topic string, value any, mode codec.Mode, opts *PublishOpti
 		return m, codec.Errorf(codec.CodeInvalidOption, "a negative time to live")
 	case m.Retain && mode == codec.ModeLossy:
 		return m, codec.Errorf(codec.CodeInvalidOption, "a lossy message is not retained")
+	case m.ID != "" && mode == codec.ModeLossy:
+		return m, codec.Errorf(codec.CodeInvalidOption, "a lossy message has no idempotency key")
 	case opts.TTL > 0:
 		m.TTL = codec.Some(uint64((opts.TTL + time.Millisecond - 1) / time.Millisecond))
 	}

@@ -83,6 +83,9 @@ func failedResult(err error) *PublishResult {
 const (
 	// soon is how long after a message another one opens a stream.
 	soon = 10 * time.Second
+	// maxPending bounds the messages without an answer that PublishAsync takes while
+	// there is a connection, in bytes.
+	maxPending = 16 << 20
 	// maxPublishers is how many publishers are kept of which none is at work.
 	maxPublishers = 1024
 )
@@ -164,15 +167,17 @@ func (c *Client) enqueue(topic string, messages []codec.Publish, bounded bool) (
 		batch[i] = o
 		size += int64(o.size)
 	}
-	c.mu.Lock()
-	offline := c.current == nil
-	c.mu.Unlock()
-	if offline && c.config.Offline.Refuse {
-		return nil, nil, codec.Errorf(codec.CodeOffline, "there is no connection to the broker, and Config.Offline.Refuse is set")
+	conn, err := c.connection()
+	if err != nil {
+		return nil, nil, err
 	}
-	if waits := c.publishers.pending.Add(size); (bounded || offline) && waits > int64(c.config.Offline.MaxBytes) {
+	most := c.config.Offline.MaxBytes
+	if conn != nil {
+		most = max(most, maxPending)
+	}
+	if waits := c.publishers.pending.Add(size); (bounded || conn == nil) && waits > int64(most) {
 		c.publishers.pending.Add(-size)
-		return nil, nil, codec.Errorf(codec.CodeQueueFull, "more than %d bytes wait to be published: wait for the results of some, or raise Config.Offline.MaxBytes", c.config.Offline.MaxBytes)
+		return nil, nil, codec.Errorf(codec.CodeQueueFull, "more than %d bytes wait to be published: wait for the results of some, or raise Config.Offline.MaxBytes", most)
 	}
 	for {
 		p := c.publisher(topic)
@@ -261,10 +266,15 @@ func (p *publisher) settle(o *outgoing, a answer) {
 	close(o.result.done)
 }
 
-// failLocked makes all messages fail.
+// failLocked makes all messages fail: the client has ended. Of one that was sent nobody
+// knows whether it was published.
 func (p *publisher) failLocked(err error) {
 	for _, o := range p.queue {
-		p.settle(o, answer{err: err})
+		e := err
+		if !o.sentAt.IsZero() && codec.CodeOf(err) != codec.CodeClosed {
+			e = lost(err)
+		}
+		p.settle(o, answer{err: e})
 	}
 	p.queue, p.numbered, p.sent = nil, 0, 0
 }

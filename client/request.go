@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"sync"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // RequestOptions change a request. nil is the default.
 type RequestOptions struct {
-	// Timeout is how long the broker waits for replies, 1 ms to 10 minutes; 0 is 5 s.
+	// Timeout is how long to wait for replies, 1 ms to 10 minutes; 0 is 5 s.
 	Timeout time.Duration
 	// Key and Headers travel with the request as with a published message.
 	Key     string
@@ -40,7 +41,7 @@ const (
 // Request publishes a message to a topic and waits for the first reply to it. The
 // error has CodeNoResponders, told at once, if nobody is subscribed to the topic,
 // CodeRequestTimeout if no reply came in time, or CodeConnectionLost: a request is
-// never sent twice. It waits for a connection.
+// never sent twice. It waits for a connection, which counts as time.
 func (c *Client) Request(ctx context.Context, topic string, value any, opts *RequestOptions) (Message, error) {
 	one := RequestOptions{}
 	if opts != nil {
@@ -85,10 +86,17 @@ func (c *Client) requestMany(ctx context.Context, topic string, value any, opts 
 	if timeout < time.Millisecond || timeout > codec.MaxTimeout*time.Millisecond || most < 1 || most > codec.MaxReplies {
 		return codec.Errorf(codec.CodeInvalidOption, "a request waits 1 ms to 10 minutes, for 1 to %d replies", codec.MaxReplies)
 	}
-	conn, err := c.connected(ctx)
+	begun := time.Now()
+	waiting, stop := context.WithTimeout(ctx, timeout)
+	conn, err := c.reach(waiting)
+	stop()
 	if err != nil {
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			err = codec.Errorf(codec.CodeRequestTimeout, "there was no connection to the broker")
+		}
 		return err
 	}
+	timeout = max(timeout-time.Since(begun), time.Millisecond)
 	if err := conn.checkPayload(m); err != nil {
 		return err
 	}
@@ -277,7 +285,7 @@ func (m Message) Reply(ctx context.Context, value any, opts *ReplyOptions) error
 			return err
 		}
 	}
-	conn, err := m.client.connected(ctx)
+	conn, err := m.client.reach(ctx)
 	if err != nil {
 		return err
 	}

@@ -263,7 +263,10 @@ func (q *sequencer) stream(out []item, m codec.Message, size int) ([]item, error
 	switch {
 	case t == nil && q.forgotten:
 		q.stats.UnknownTopic++
-		return append(out, gapItem(Gap{Reason: codec.GapUnknown}), item{credit: size}), nil
+		if q.class != codec.ClassUnreliable {
+			out = append(out, gapItem(Gap{Reason: codec.GapUnknown}))
+		}
+		return append(out, item{credit: size}), nil
 	case t == nil:
 		return out, codec.Errorf(codec.CodeProtocolViolation, "a message of topic number %d, which was not announced", m.Topic)
 	case !q.ordered || t.class == codec.ClassUnreliable:

@@ -124,7 +124,7 @@ func TestPresenceOverReconnects(t *testing.T) {
 		}
 		enter("room.1", "a")
 		enter("room.1", "b")
-		enter("room.2", "")
+		enter("room.2", nil)
 		enter("room.2", "c")
 		if got := w.events(watch); fmt.Sprint(got) != "[joined room.1 a updated room.1 b joined room.2 \xc0 updated room.2 c]" {
 			t.Errorf("got %q", got)
@@ -320,6 +320,54 @@ func TestMapIsBounded(t *testing.T) {
 		}
 		if _, err := client.OpenMap[string](t.Context(), c, "m", &client.MapOptions{MaxKeys: 2}); codec.CodeOf(err) != codec.CodeQueueFull {
 			t.Errorf("a map that is too large: %v", err)
+		}
+	})
+}
+
+// Keys that come and go do not heap up before a loop that is slow.
+func TestMapChangesAreBounded(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		p, c := w.dial(), w.dial()
+		set := func(key, value string) {
+			t.Helper()
+			w.publish(p, "m", &client.PublishOptions{Key: key, Retain: true}, value)
+		}
+		set("a", "1")
+		m, err := client.OpenMap[string](t.Context(), c, "m", &client.MapOptions{MaxKeys: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for change, err := range m.Changes(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(change.Key, "=", change.Entry.Value, change.Cleared))
+			if len(got) == 1 {
+				for i := range 20 {
+					key := fmt.Sprint("k", i)
+					set(key, "1")
+					set(key, "")
+				}
+				set("a", "")
+				set("b", "2")
+				set("b", "3")
+				synctest.Wait()
+			}
+			if change.Key == "end" {
+				break
+			}
+			if len(got) == 3 {
+				set("end", "")
+				set("end", "4")
+			}
+		}
+		slices.Sort(got[1:3])
+		if want := "[a=1false a=true b=3false end=4false]"; fmt.Sprint(got) != want {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -29,17 +29,19 @@ func (s *Subscription) Stats() SubscriptionStats {
 	return stats
 }
 
-// Stats tells what a client has received and given to no subscription, since Dial
-// and over all connections.
+// Stats tells what a client has received and given to no subscription, or not sent,
+// since Dial and over all connections.
 type Stats struct {
 	// UnknownTopic counts datagrams of topics that no subscription learned of in
 	// time (PROTOCOL §8).
 	UnknownTopic uint64
 	// BadDatagrams counts datagrams that were no MESSAGE.
 	BadDatagrams uint64
+	// Unsent counts lossy messages that were published without a connection.
+	Unsent uint64
 }
 
 // Stats returns the counters of this moment.
 func (c *Client) Stats() Stats {
-	return Stats{UnknownTopic: c.unknownTopic.Load(), BadDatagrams: c.badDatagrams.Load()}
+	return Stats{UnknownTopic: c.unknownTopic.Load(), BadDatagrams: c.badDatagrams.Load(), Unsent: c.unsent.Load()}
 }

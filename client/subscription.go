@@ -38,8 +38,7 @@ const (
 type SubscribeOptions struct {
 	// Class is the delivery class. The default is Reliable.
 	Class Class
-	// Priority is 1 (first) to 7 (last); 0 stands for the usual 3. SetPriority
-	// changes it later.
+	// Priority is 1 (first) to 7 (last); 0 is 3. SetPriority changes it later.
 	Priority uint8
 	// Credit bounds the bytes of messages that the broker sends ahead of the
 	// application, and so what a slow reader of class Latest may find stale, and what
@@ -62,7 +61,7 @@ type SubscribeOptions struct {
 	// ready. A message is consumed when the loop over Messages asks for the next one;
 	// what a member had not consumed when it went away another one gets, so a message
 	// may come twice. Nothing is said about order; a gap tells one member of what none
-	// had room for. From must be now.
+	// had room for. From must be now, and NoEcho must not be set.
 	Group string
 
 	presence bool
@@ -140,7 +139,7 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 	if opts == nil {
 		opts = &SubscribeOptions{}
 	}
-	if err := codec.CheckPattern(pattern); err != nil {
+	if err := checkPattern(pattern); err != nil {
 		return nil, err
 	}
 	if err := opts.check(codec.IsExact(pattern)); err != nil {
@@ -178,7 +177,10 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 	s.mu.Lock()
 	err, done := s.err, s.done
 	s.mu.Unlock()
-	if done {
+	switch {
+	case done && err == nil:
+		return nil, &Error{Code: codec.CodeClosed, Reason: "the broker has ended the subscription"}
+	case done:
 		return nil, err
 	}
 	return s, nil
@@ -198,6 +200,8 @@ func (o *SubscribeOptions) check(exact bool) error {
 		bad = "the group's name is longer than 64 bytes"
 	case o.Group != "" && o.From.kind != codec.FromNow:
 		bad = "a subscription in a group begins now"
+	case o.Group != "" && o.NoEcho:
+		bad = "a subscription in a group has its own messages too"
 	case o.From.kind == codec.FromPosition && !exact:
 		bad = "From is a position, and the pattern has many"
 	case o.From.kind == codec.FromPositions && exact:
@@ -278,14 +282,10 @@ func (s *Subscription) State() SubscriptionState {
 }
 
 // SetPriority changes the priority, 1 (first) to 7 (last), from the next message
-// on; 0 stands for the usual 3. It does not wait for the broker, and survives
-// reconnects.
+// on. It does not wait for the broker, and survives reconnects.
 func (s *Subscription) SetPriority(priority uint8) error {
-	if priority > codec.MaxPriority {
-		return codec.Errorf(codec.CodeInvalidOption, "the priority is above %d", codec.MaxPriority)
-	}
-	if priority == 0 {
-		priority = codec.DefaultPriority
+	if priority < 1 || priority > codec.MaxPriority {
+		return codec.Errorf(codec.CodeInvalidOption, "a priority is 1 to %d", codec.MaxPriority)
 	}
 	s.mu.Lock()
 	s.priority = priority

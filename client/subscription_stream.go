@@ -39,8 +39,9 @@ func (s *Subscription) serve(n *connection) {
 		close(serving)
 	}()
 	for attempt := 0; ; attempt++ {
+		opened := time.Now()
 		begun, err := s.attempt(n)
-		if begun {
+		if begun && time.Since(opened) >= stable {
 			attempt = 0
 		}
 		s.mu.Lock()

@@ -106,6 +106,9 @@ func (n *connection) moment(ms codec.Optional) time.Time {
 // noticed takes a NOTICE.
 func (n *connection) noticed(notice codec.Notice) {
 	n.client.log.Debug("notice of the broker", slog.String("code", notice.Code.String()), slog.String("reason", notice.Reason))
+	if f := n.client.config.OnNotice; f != nil {
+		f(Notice{Code: notice.Code, Reason: notice.Reason, Deadline: n.moment(notice.Deadline)})
+	}
 	if notice.Code == codec.CodeTokenExpired {
 		select {
 		case n.notices <- struct{}{}:

@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -153,7 +154,8 @@ func (w *world) checkAsks(end time.Time) {
 				fault("nobody is said to be there, and %s is", w.diaries[i].name)
 			}
 		case code == codec.CodeRequestTimeout:
-			if a.topic == lonely {
+			// Without Remote there was no connection in all that time.
+			if e, ok := errors.AsType[*client.Error](a.err); a.topic == lonely && ok && e.Remote {
 				fault("nobody is there, and nobody has said so")
 			}
 			if d := a.ended.Sub(a.began); d < a.opts.Timeout {

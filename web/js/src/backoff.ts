@@ -1,3 +1,5 @@
+import { checkRest } from "./options.js";
+
 /** How long to wait between attempts to connect again. */
 export interface BackoffOptions {
   /** The upper bound of the first wait, in milliseconds; 500 by default. */
@@ -19,10 +21,12 @@ export class Backoff {
   #attempt = 0;
 
   constructor(o: BackoffOptions = {}) {
-    this.#initial = o.initial ?? 500;
-    this.#max = o.max ?? 20_000;
-    this.#factor = o.factor ?? 2;
-    if (!(this.#initial > 0 && this.#max >= this.#initial && this.#factor >= 1)) {
+    const { initial = 500, max = 20_000, factor = 2, ...rest } = o;
+    checkRest(rest);
+    this.#initial = initial;
+    this.#max = max;
+    this.#factor = factor;
+    if (!(initial > 0 && max >= initial && factor >= 1)) {
       throw new TypeError("reconnect: not 0 < initial <= max and factor >= 1");
     }
   }

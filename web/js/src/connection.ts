@@ -1,4 +1,5 @@
-import { onAbort, sleep } from "./abort.js";
+import { sleep } from "./abort.js";
+import { ControlRequests } from "./control-requests.js";
 import { DatagramRouter, DatagramSender } from "./datagrams.js";
 import { deferred } from "./deferred.js";
 import type { Drops } from "./drops.js";
@@ -11,21 +12,15 @@ import {
   type End,
   type Hello,
   type NoticeFrame,
-  type Outgoing,
   VERSION,
   type Welcome,
   expect,
-  parseAck,
-  parseAuthenticated,
   parseEnd,
-  parseNack,
   parseNotice,
   parseStreamEnd,
   parseWelcome,
   unexpected,
-  writeAuth,
   writeHello,
-  writePublish,
 } from "./frames.js";
 import { Gate } from "./gate.js";
 import {
@@ -36,23 +31,8 @@ import {
   MAX_PAGES,
 } from "./limits.js";
 import { Liveness } from "./liveness.js";
-import { type Position, formatId } from "./message.js";
+import { formatId } from "./message.js";
 import type { Payload } from "./payload.js";
-import {
-  type Counts,
-  type Pong,
-  type Request,
-  type Response,
-  parseCounts,
-  parseDone,
-  parsePong,
-  parseResponse,
-  writeCancel,
-  writeCount,
-  writePing,
-  writePresence,
-  writeRequest,
-} from "./request-frames.js";
 import { StreamWriter } from "./stream-writer.js";
 import { type StreamOwner, SubscriptionStream } from "./subscription-stream.js";
 import type {
@@ -73,17 +53,6 @@ const MAX_INCOMING_DATAGRAMS = 256;
 /** What may wait on the control stream before lossy messages are dropped. */
 const MAX_CONTROL_BACKLOG = 256 << 10;
 
-/** A request of the control stream that waits for its answer. */
-interface Pending {
-  /** The type of the frame that answers it; NACK answers all. */
-  readonly type: number;
-  /** Takes what the answer says. */
-  resolve(answer: unknown): void;
-  reject(error: TidewireError): void;
-  /** Takes what comes before the answer. */
-  readonly each: ((r: Response) => void) | undefined;
-}
-
 /** What a connection needs of its client. */
 export interface ConnectionHost {
   readonly drops: Drops;
@@ -100,13 +69,13 @@ export interface ConnectionHost {
  */
 export class Connection {
   readonly router: DatagramRouter;
+  readonly requests = new ControlRequests((frame) => this.control(frame));
   /** Lets so many pages of history through as the broker takes at a time. */
   readonly pages = new Gate(MAX_PAGES);
 
   readonly #transport: Transport;
   readonly #host: ConnectionHost;
   readonly #lifetime = new AbortController();
-  readonly #requests = new Map<number, Pending>();
   readonly #streams = new Map<number, SubscriptionStream>();
   readonly #welcomed = deferred<Welcome>();
   readonly #closed = deferred<TidewireError>();
@@ -119,7 +88,6 @@ export class Connection {
   #datagrams: DatagramSender | undefined;
   /** Streams that have no answer yet: before WELCOME the broker takes no more (§10). */
   readonly #opening = new Gate(MAX_EARLY_STREAMS - 1);
-  #lastRequest = 0;
   #lastStream = 0;
 
   constructor(transport: Transport, host: ConnectionHost) {
@@ -267,52 +235,22 @@ export class Connection {
     void stream.run().then(() => this.#streams.delete(stream.number));
   }
 
+  /** The error for a payload that the broker does not take; undefined if it does. */
+  tooLarge({ data }: Payload): TidewireError | undefined {
+    const limit = this.#welcome?.limits.payload ?? Infinity;
+    if (data.length <= limit) return undefined;
+    return fail("payload_too_large", `${data.length} bytes; the broker takes ${limit}`);
+  }
+
+  /** Throws the same error. */
+  checkPayload(p: Payload): void {
+    const error = this.tooLarge(p);
+    if (error) throw error;
+  }
+
   /** Writes a frame to the control stream. */
   control(frame: Uint8Array): void {
     this.#control?.write(frame);
-  }
-
-  /**
-   * Publishes one message on the control stream; `order` is its sequence in its
-   * topic. Rejects with the NACK, or with `connection_lost` if the connection ends
-   * before the answer, when it is unknown whether the message was published.
-   */
-  publish(topic: string, m: Outgoing, order: number): Promise<Position> {
-    return this.#request(Type.ACK, (sequence) => writePublish(sequence, topic, m, order));
-  }
-
-  /** Replaces the token (PROTOCOL §5.3); rejects as publish does. Resolves with its expiry. */
-  auth(token: string): Promise<number | undefined> {
-    return this.#request(Type.AUTHENTICATED, (number) => writeAuth(number, token));
-  }
-
-  /** Enters a topic with a state, or leaves it (PROTOCOL §7.8); rejects as publish does. */
-  presence(topic: string, state: Payload | undefined): Promise<Position> {
-    return this.#request(Type.ACK, (number) => writePresence(number, topic, state));
-  }
-
-  /** Asks how many sessions are present in topics. */
-  count(pattern: string): Promise<Counts> {
-    return this.#request(Type.COUNTS, (number) => writeCount(number, pattern));
-  }
-
-  /** Asks for a sign of life, and how the subscriptions stand. */
-  ping(subscriptions: boolean): Promise<Pong> {
-    return this.#request(Type.PONG, (number) => writePing(number, subscriptions));
-  }
-
-  /**
-   * Sends a request (PROTOCOL §7.7), and hands out the replies. Resolves when there
-   * were as many as were asked for; rejects with the reason of another end. The signal
-   * cancels it.
-   */
-  async request(r: Request, each: (r: Response) => void, signal: AbortSignal): Promise<void> {
-    const number = this.#lastRequest + 1;
-    const done = this.#request<void>(Type.DONE, (n) => writeRequest(n, r), each);
-    const stop = onAbort(signal, () => {
-      if (this.#requests.delete(number)) this.control(writeCancel(number));
-    });
-    await done.finally(stop);
   }
 
   /** Asks at once whether the other side is there: the page may have been away. */
@@ -327,19 +265,6 @@ export class Connection {
     } catch {
       return undefined; // some have the method, and no more
     }
-  }
-
-  #request<T>(
-    type: number,
-    frame: (sequence: number) => Uint8Array,
-    each?: (r: Response) => void,
-  ): Promise<T> {
-    return new Promise((resolve, reject) => {
-      if (this.#error) return reject(unanswered(this.#error));
-      const sequence = ++this.#lastRequest;
-      this.#requests.set(sequence, { type, resolve: resolve as (v: unknown) => void, reject, each });
-      this.control(frame(sequence));
-    });
   }
 
   /** Sends a lossy PUBLISH by datagram, else on the control stream (PROTOCOL §8). */
@@ -389,43 +314,8 @@ export class Connection {
       expect(f, Type.WELCOME);
       return this.#welcomeFrame(parseWelcome(f));
     }
+    if (this.requests.frame(f)) return;
     switch (f.type) {
-      case Type.ACK: {
-        const { sequence, epoch, offsets } = parseAck(f);
-        const offset = offsets[0];
-        if (offset === undefined || offsets.length > 1) {
-          throw fail("protocol_violation", "an ACK of several");
-        }
-        return this.#answer(sequence, f.type).resolve({ epoch, offset });
-      }
-      case Type.AUTHENTICATED: {
-        const { number, expires } = parseAuthenticated(f);
-        return this.#answer(number, f.type).resolve(expires);
-      }
-      case Type.PONG: {
-        const pong = parsePong(f);
-        return this.#answer(pong.number, f.type).resolve(pong);
-      }
-      case Type.COUNTS: {
-        const counts = parseCounts(f);
-        return this.#answer(counts.number, f.type).resolve(counts);
-      }
-      // What was cancelled may still be answered.
-      case Type.RESPONSE: {
-        const r = parseResponse(f);
-        return this.#requests.get(r.number)?.each?.(r);
-      }
-      case Type.DONE: {
-        const { number, error } = parseDone(f);
-        const request = this.#requests.get(number);
-        if (request?.type !== f.type) return;
-        this.#requests.delete(number);
-        return error.code ? request.reject(error) : request.resolve(undefined);
-      }
-      case Type.NACK: {
-        const n = parseNack(f);
-        return this.#answer(n.sequence).reject(n.error);
-      }
       case Type.NOTICE:
         return this.#host.notice(parseNotice(f));
       case Type.STREAM_END: {
@@ -444,7 +334,7 @@ export class Connection {
     this.#welcome = w;
     this.#id = formatId(w.client);
     this.#liveness = new Liveness(this.#host.pingAfter, this.#host.pingTimeout, {
-      ask: () => void this.ping(false).catch(() => {}),
+      ask: () => void this.requests.ping(false).catch(() => {}),
       lost: () => this.fail(fail("connection_lost", "nothing comes any more")),
     });
     const { datagrams } = this.#transport;
@@ -453,15 +343,6 @@ export class Connection {
       if (writable) this.#datagrams = new DatagramSender(writable, this.#host.drops);
     }
     this.#welcomed.resolve(w);
-  }
-
-  #answer(sequence: number, type?: number): Pending {
-    const request = this.#requests.get(sequence);
-    if (!request || (type ?? request.type) !== request.type) {
-      throw fail("protocol_violation", `answer to ${sequence}`);
-    }
-    this.#requests.delete(sequence);
-    return request;
   }
 
   async #readDatagrams(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
@@ -499,8 +380,7 @@ export class Connection {
     this.#welcomed.reject(error);
     this.#closed.resolve(error);
     this.#lifetime.abort();
-    for (const r of this.#requests.values()) r.reject(unanswered(error));
-    this.#requests.clear();
+    this.requests.end(error);
     this.router.close();
     // Whatever the transport promised and now breaks was told by `error`.
     this.#transport.ready.catch(() => {});
@@ -519,8 +399,3 @@ function failed(error: TidewireError): End {
   return { error, epoch: undefined, offset: undefined };
 }
 
-/** The error of a request whose connection ended before its answer came. */
-export function unanswered(cause: TidewireError | undefined): TidewireError {
-  if (cause?.codeName === "closed") return cause;
-  return fail("connection_lost", "before the answer came: it may have been carried out", cause);
-}

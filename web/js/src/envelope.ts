@@ -30,6 +30,11 @@ function malformed(reason: string): TidewireError {
   return fail("malformed_frame", reason);
 }
 
+/** The error for fields that cannot be together; only a broker with a fault sends them. */
+export function contradictory(): TidewireError {
+  return malformed("its fields contradict each other");
+}
+
 /** The error for a field of another kind than the one that belongs there, or too long. */
 function misfit(kind: string): TidewireError {
   return malformed(`no ${kind} within its limit`);

@@ -1,7 +1,7 @@
 // The frames of PROTOCOL §5 to §8 as this side needs them: written if the client
 // sends them, parsed if the broker does. A field that is nil is undefined here.
 
-import { type Field, type FieldReader, type Frame, writeFrame, writeShort } from "./envelope.js";
+import { type Field, type FieldReader, type Frame, writeFrame, writeShort, contradictory } from "./envelope.js";
 import { type TidewireError, fail, remote } from "./errors.js";
 import * as Type from "./frame-types.js";
 import {
@@ -258,7 +258,7 @@ export function parseStreamEnd(f: Frame): StreamEnd {
 }
 
 function topicNumber(v: number): number {
-  if (v === 0) throw fail("malformed_frame", "topic 0");
+  if (v === 0) throw contradictory();
   return v;
 }
 
@@ -287,7 +287,7 @@ export interface Subscribed extends Announcement {
 /** Throws unless `last` fits to the rest. */
 function checkAnnouncement(a: Announcement): void {
   if (a.last !== undefined && (a.topic === 0 || a.last < a.offset)) {
-    throw fail("malformed_frame", "a last offset before the first, or of no topic");
+    throw contradictory();
   }
 }
 
@@ -302,7 +302,7 @@ export function parseSubscribed(f: Frame): Subscribed {
     epoch = f.uint(MAX_EPOCH - 1);
     offset = f.uint();
   } else if ((f.optional() ?? f.optional()) !== undefined) {
-    throw fail("malformed_frame", "a position of no topic");
+    throw contradictory();
   }
   const s = {
     topic,
@@ -315,7 +315,7 @@ export function parseSubscribed(f: Frame): Subscribed {
   };
   checkAnnouncement(s);
   if (topic && s.topics !== undefined) {
-    throw fail("malformed_frame", "a number of topics of one");
+    throw contradictory();
   }
   return s;
 }
@@ -344,7 +344,7 @@ export function parseHeaders(f: FieldReader): readonly string[] {
   if (f.absent()) return [];
   const l = f.list(2 * MAX_HEADERS);
   const headers: string[] = [];
-  if (l.length % 2) throw fail("malformed_frame", "a header without a value");
+  if (l.length % 2) throw contradictory();
   while (headers.length < l.length) headers.push(l.text(MAX_FIRST_FRAME));
   checkHeaders(headers);
   return headers;
@@ -398,7 +398,7 @@ export function parseMessage(f: Frame): MessageFrame {
   };
   // Neither distance goes beyond the beginning of the topic.
   if (m.previous === 0 || m.previous > m.offset || (m.reliable ?? 0) > m.offset) {
-    throw fail("malformed_frame", "a distance is out of range");
+    throw contradictory();
   }
   return m;
 }
@@ -424,7 +424,7 @@ export function parseGap(f: Frame): GapFrame {
     count: f.optional(),
   };
   if (g.from !== undefined && g.to !== undefined && g.from > g.to) {
-    throw fail("malformed_frame", "a gap from its end");
+    throw contradictory();
   }
   return g;
 }
@@ -457,7 +457,7 @@ export function parseAck(f: Frame): Ack {
     const distance = distances.uint();
     last += distance;
     if (distance === 0 || last > Number.MAX_SAFE_INTEGER || epoch === undefined) {
-      throw fail("malformed_frame", "a distance is out of range, or the epoch is missing");
+      throw contradictory();
     }
     offsets.push(last);
   }

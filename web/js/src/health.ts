@@ -28,7 +28,7 @@ export async function readHealth(
   subscriptions: Iterable<Subscription>,
 ): Promise<Health> {
   const begun = performance.now();
-  const [pong, stats] = await Promise.all([c.ping(true), c.transportStats()]);
+  const [pong, stats] = await Promise.all([c.requests.ping(true), c.transportStats()]);
   const measured = performance.now() - begun;
   const { sent, lost } = pong;
   const known = pong.rtt === undefined ? undefined : pong.rtt / 1000;

@@ -1,15 +1,16 @@
 // Pages of a topic's history, without a subscription (PROTOCOL §6.8).
 
 import { onAbort } from "./abort.js";
-import { type Connection, unanswered } from "./connection.js";
+import type { Connection } from "./connection.js";
+import { unanswered } from "./control-requests.js";
 import { deferred } from "./deferred.js";
 import type { Frame } from "./envelope.js";
 import { type TidewireError, fail } from "./errors.js";
 import * as Type from "./frame-types.js";
 import { expect, parseGap, parseMessage, unexpected } from "./frames.js";
 import { MAX_PAGE } from "./limits.js";
-import { type Item, Message, type Position, type Replier, gapReason } from "./message.js";
-import { type From, bad, checkNumber, fromField } from "./options.js";
+import { type Item, Message, type Position, gapReason } from "./message.js";
+import { type From, bad, checkNumber, checkRest, fromField } from "./options.js";
 import { type Page, parsePage, writeFetch } from "./request-frames.js";
 
 /** Options of {@link Client.history}. */
@@ -46,10 +47,12 @@ const DEFAULT_PAGE = 100;
 
 /** Throws `invalid_option` for options that cannot be. */
 export function checkHistory(o: HistoryOptions): void {
-  checkNumber("limit", o.limit ?? DEFAULT_PAGE, 1, MAX_PAGE);
-  fromField(o.from, 0, true);
-  const behind = typeof o.from === "object" && "position" in o.from;
-  if (o.backward && o.from && !behind) throw bad("backward begins at a position");
+  const { from, backward, limit = DEFAULT_PAGE, signal: _signal, ...rest } = o;
+  checkRest(rest);
+  checkNumber("limit", limit, 1, MAX_PAGE);
+  fromField(from, 0, true);
+  const behind = typeof from === "object" && "position" in from;
+  if (backward && from && !behind) throw bad("backward begins at a position");
 }
 
 /** Fetches a page. The topic and the options must be valid. */
@@ -57,7 +60,6 @@ export async function fetchPage<T>(
   c: Connection,
   topic: string,
   o: HistoryOptions,
-  replier: Replier,
 ): Promise<HistoryPage<T>> {
   const messages: Item<T>[] = [];
   let page: Page | undefined;
@@ -72,7 +74,8 @@ export async function fetchPage<T>(
     if (messages.length > 2 * MAX_PAGE) throw fail("protocol_violation", "too long a page");
     if (f.type === Type.MESSAGE) {
       const origin = { name: topic, epoch, base: c.base, replay: Infinity };
-      messages.push(new Message<T>(origin, parseMessage(f), replier));
+      // Of a request nobody waits for the reply any more.
+      messages.push(new Message<T>(origin, { ...parseMessage(f), reply: undefined }));
     } else if (f.type === Type.GAP) {
       const g = parseGap(f);
       const at = (offset?: number): Position | undefined =>

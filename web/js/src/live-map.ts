@@ -10,8 +10,10 @@ import type { Subscription } from "./subscription.js";
 export interface MapOptions {
   /** The most keys; 10,000 by default. More end the map with `queue_full`. */
   maxKeys?: number;
-  /** 0 (first) to 7 (last); 3 by default. */
+  /** As of a subscription. */
   priority?: number;
+  /** As of a subscription. */
+  credit?: number;
   /** Ends the map with `aborted`. */
   signal?: AbortSignal;
 }
@@ -43,12 +45,13 @@ export class LiveMap<T = unknown> {
   readonly #messages = new Map<string, Message<T>>();
   readonly #watchers = new Set<Changes<T>>();
   readonly #maxKeys: number;
+  #ended = false;
   #error: TidewireError | undefined;
 
   /** @internal `subscription` is fresh. */
-  constructor(subscription: Subscription<T>, o: MapOptions) {
-    this.#maxKeys = o.maxKeys ?? DEFAULT_MAX_KEYS;
-    if (!(this.#maxKeys > 0)) throw bad("maxKeys is not above 0");
+  constructor(subscription: Subscription<T>, maxKeys = DEFAULT_MAX_KEYS) {
+    this.#maxKeys = maxKeys;
+    if (!(maxKeys > 0)) throw bad("maxKeys is not above 0");
     this.#subscription = subscription;
     this.ready = this.#ready.promise;
     this.closed = subscription.closed.then((error) => this.#error ?? error);
@@ -80,7 +83,8 @@ export class LiveMap<T = unknown> {
       this.#error = e as TidewireError;
     }
     this.#ready.reject(this.#error ?? fail("closed"));
-    for (const w of this.#watchers) w.end(this.#error);
+    this.#ended = true;
+    for (const w of this.#watchers) w.wake();
   }
 
   #set(key: string, message: Message<T> | undefined): void {
@@ -89,7 +93,7 @@ export class LiveMap<T = unknown> {
     if (this.#messages.size > this.#maxKeys) {
       this.#subscription.end(fail("queue_full", `more than maxKeys, ${this.#maxKeys}`), true);
     }
-    for (const w of this.#watchers) w.put({ key, message });
+    for (const w of this.#watchers) w.put(key, message);
   }
 
   /** The last value of a key; undefined if there is none, or it has expired. */
@@ -104,9 +108,9 @@ export class LiveMap<T = unknown> {
     return this.message(key)?.value;
   }
 
-  /** How many keys there are. */
+  /** How many keys there are, without those that have expired. */
   get size(): number {
-    return this.#messages.size;
+    return [...this.#messages.keys()].filter((key) => this.message(key)).length;
   }
 
   /** The keys with their last values. */
@@ -118,15 +122,26 @@ export class LiveMap<T = unknown> {
   }
 
   /**
-   * Yields what is there now, and then every change; of a key that changes faster than
-   * it is taken, only the newest. It ends as the map does.
+   * Yields what is there when the iteration begins, and then every change; of a key that
+   * changes faster than it is taken, only the newest, and of one that came and went
+   * meanwhile nothing, so that the keys of the map bound what waits. It ends as the map
+   * does.
    */
-  changes(): AsyncIterableIterator<MapChange<T>, undefined, void> {
-    const w = new Changes<T>(() => this.#watchers.delete(w));
+  async *changes(): AsyncGenerator<MapChange<T>, void, void> {
+    const w = new Changes<T>();
+    for (const [key, message] of this.#messages) w.put(key, message);
     this.#watchers.add(w);
-    for (const [key, message] of this.#messages) w.put({ key, message });
-    void this.closed.then((error) => w.end(error));
-    return w;
+    try {
+      for (;;) {
+        const change = w.take();
+        if (change) yield change;
+        else if (this.#error) throw this.#error;
+        else if (this.#ended) return;
+        else await w.more();
+      }
+    } finally {
+      this.#watchers.delete(w);
+    }
   }
 
   /** Ends the map. */
@@ -135,53 +150,35 @@ export class LiveMap<T = unknown> {
   }
 }
 
-/** The changes of a map that were not taken yet, one of each key. */
-class Changes<T> implements AsyncIterableIterator<MapChange<T>, undefined, void> {
-  readonly #changes = new Map<string, MapChange<T>>();
-  readonly #returned: () => void;
+/** The changes of a map that an iteration has not taken yet, one of each key. */
+class Changes<T> {
+  readonly #changes = new Map<string, MapChange<T>>(); // the oldest first
+  readonly #told = new Set<string>(); // keys that the iteration knows to be there
   #wake = deferred<void>();
-  #ended = false;
-  #error: TidewireError | undefined;
 
-  constructor(returned: () => void) {
-    this.#returned = returned;
+  put(key: string, message: Message<T> | undefined): void {
+    if (!message && !this.#told.has(key)) this.#changes.delete(key);
+    else this.#changes.set(key, { key, message });
+    this.wake();
   }
 
-  put(change: MapChange<T>): void {
-    this.#changes.set(change.key, change);
+  /** Ends the wait for more. */
+  wake(): void {
     this.#wake.resolve();
   }
 
-  end(error: TidewireError | undefined): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#error = error;
-    this.#wake.resolve();
+  more(): Promise<void> {
+    this.#wake = deferred<void>();
+    return this.#wake.promise;
   }
 
-  async next(): Promise<IteratorResult<MapChange<T>, undefined>> {
-    for (;;) {
-      const [change] = this.#changes.values();
-      if (change) {
-        this.#changes.delete(change.key);
-        return { done: false, value: change };
-      }
-      const error = this.#error;
-      this.#error = undefined; // told once
-      if (error) throw error;
-      if (this.#ended) return { done: true, value: undefined };
-      this.#wake = deferred<void>();
-      await this.#wake.promise;
-    }
-  }
-
-  async return(): Promise<IteratorResult<MapChange<T>, undefined>> {
-    this.end(undefined);
-    this.#returned();
-    return { done: true, value: undefined };
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
+  take(): MapChange<T> | undefined {
+    const [change] = this.#changes.values();
+    if (!change) return undefined;
+    const { key, message } = change;
+    this.#changes.delete(key);
+    if (message) this.#told.add(key);
+    else this.#told.delete(key);
+    return change;
   }
 }

@@ -28,6 +28,14 @@ export function bad(reason: string): TidewireError {
   return fail("invalid_option", reason);
 }
 
+/**
+ * Throws `invalid_option` if options are left over when those that are known were taken:
+ * in plain JavaScript their names may be misspelt.
+ */
+export function checkRest(rest: object): void {
+  for (const name in rest) throw bad(`there is no ${name}`);
+}
+
 /** Throws `invalid_option` unless v is a whole number within bounds. */
 export function checkNumber(what: string, v: number, least: number, most: number): void {
   if (!(Number.isSafeInteger(v) && v >= least && v <= most)) {
@@ -42,7 +50,7 @@ export function checkLabel(what: string, s: string | undefined, limit: number): 
   }
 }
 
-function checkName(name: string): void {
+function checkHeader(name: string): void {
   if (!/^[!-9;-~]+$/.test(name) || name.length > MAX_HEADER_NAME) {
     throw bad(`header ${JSON.stringify(name.slice(0, MAX_HEADER_NAME))}`);
   }
@@ -62,7 +70,7 @@ export function checkHeaders(list: readonly string[]): void {
   for (const [i, text] of list.entries()) {
     size += i % 2 ? checkValue(text) : text.length;
     if (i % 2) continue;
-    checkName(text);
+    checkHeader(text);
     if (names.has(text)) throw bad(`header ${text} stands twice`);
     names.add(text);
   }
@@ -178,7 +186,7 @@ export function filterField(filter: Filter | undefined): Field {
   if (!filter) return undefined;
   const conditions: Field[] = [];
   const add = (name: string, operator: number, values: readonly string[]): void => {
-    checkName(name);
+    checkHeader(name);
     if (operator !== 2 && operator !== 3) checkNumber("the number of values", values.length, 1, MAX_CONDITIONS);
     values.forEach(checkValue);
     conditions.push([name, operator, ...values]);
@@ -189,11 +197,13 @@ export function filterField(filter: Filter | undefined): Field {
       add(name, 0, [c].flat());
       continue;
     }
-    if (c.not !== undefined) add(name, 1, [c.not].flat());
-    if (c.exists !== undefined) add(name, c.exists ? 2 : 3, []);
-    if (c.prefix !== undefined) add(name, 4, [c.prefix].flat());
-    if (c.atLeast !== undefined) add(name, 5, [decimal(c.atLeast)]);
-    if (c.atMost !== undefined) add(name, 6, [decimal(c.atMost)]);
+    const { not, exists, prefix, atLeast, atMost, ...rest } = c;
+    checkRest(rest);
+    if (not !== undefined) add(name, 1, [not].flat());
+    if (exists !== undefined) add(name, exists ? 2 : 3, []);
+    if (prefix !== undefined) add(name, 4, [prefix].flat());
+    if (atLeast !== undefined) add(name, 5, [decimal(atLeast)]);
+    if (atMost !== undefined) add(name, 6, [decimal(atMost)]);
     // It would let everything through, where an operator was misspelt.
     if (conditions.length === before) throw bad(`there is no condition on ${name}`);
   }

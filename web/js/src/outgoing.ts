@@ -1,7 +1,7 @@
-import type { MessageOptions } from "./client-options.js";
+import type { BatchItem, MessageOptions, PublishOptions } from "./client-options.js";
 import type { Outgoing } from "./frames.js";
 import { MAX_KEY, MAX_LABEL } from "./limits.js";
-import { checkLabel, checkNumber, headerList } from "./options.js";
+import { bad, checkLabel, checkRest, checkNumber, headerList } from "./options.js";
 import { encodePayload } from "./payload.js";
 
 /**
@@ -9,10 +9,11 @@ import { encodePayload } from "./payload.js";
  * TypeError for a value that cannot be encoded.
  */
 export function outgoing(value: unknown, lossy: boolean, o: MessageOptions): Outgoing {
-  const { key, ttl, retain, id } = o;
+  const { key, ttl, retain, id, headers, encoding, value: _value, signal: _signal, ...rest } = o as BatchItem & PublishOptions;
+  checkRest(rest);
+  if (lossy && (retain || id !== undefined)) throw bad("a lossy message has no retain and no id");
   checkLabel("a key", key, MAX_KEY);
   checkLabel("an id", id, MAX_LABEL);
   if (ttl !== undefined) checkNumber("ttl", ttl, 1, Number.MAX_SAFE_INTEGER);
-  const headers = headerList(o.headers);
-  return { ...encodePayload(value, o.encoding), lossy, key, ttl, headers, retain, id };
+  return { ...encodePayload(value, encoding), lossy, key, ttl, headers: headerList(headers), retain, id };
 }

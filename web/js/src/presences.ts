@@ -36,7 +36,7 @@ export class Presences {
       const c = await connection();
       this.#entering.add(topic);
       try {
-        await abortable(c.presence(topic, state), signal);
+        await abortable(c.requests.presence(topic, state), signal);
         this.#entered.set(topic, state);
         return;
       } catch (e) {
@@ -50,7 +50,7 @@ export class Presences {
   /** Leaves a topic; without a connection it is left when the broker's grace is over. */
   async leave(c: Connection | undefined, topic: string): Promise<void> {
     this.#entered.delete(topic);
-    await c?.presence(topic, undefined).catch((e: TidewireError) => {
+    await c?.requests.presence(topic, undefined).catch((e: TidewireError) => {
       if (e.codeName !== "connection_lost") throw e;
     });
   }
@@ -65,7 +65,7 @@ export class Presences {
     const backoff = new Backoff();
     while (!c.error && this.#entered.get(topic) === state) {
       try {
-        if (!this.#entering.has(topic)) return void (await c.presence(topic, state));
+        if (!this.#entering.has(topic)) return void (await c.requests.presence(topic, state));
         await sleep(backoff.next(), c.signal);
       } catch (e) {
         const error = e as TidewireError;

@@ -7,6 +7,7 @@ import type { Drops } from "./drops.js";
 import { type TidewireError, NO_CONNECTION, fail } from "./errors.js";
 import { type Outgoing, writePublish } from "./frames.js";
 import type { Position } from "./message.js";
+import { checkRest } from "./options.js";
 import { Publication, type Publishing, ageOf, outcomeUnknown, timeLeft } from "./publication.js";
 
 /** The longest PUBLISH that goes on the control stream. */
@@ -73,7 +74,7 @@ class TopicPublisher {
  */
 export class Publisher {
   readonly #drops: Drops;
-  readonly #offline: OfflineOptions;
+  readonly #offline: Required<OfflineOptions>;
   /** By name, the least recently used first. */
   readonly #topics = new Map<string, TopicPublisher>();
   #connection: Connection | undefined;
@@ -86,9 +87,11 @@ export class Publisher {
 
   /** Throws a TypeError for a bound that is no number. */
   constructor(drops: Drops, offline: OfflineOptions) {
-    if (!((offline.maxBytes ?? 0) >= 0)) throw new TypeError("offline.maxBytes is below 0");
+    const { maxBytes = MAX_OFFLINE, refuse = false, ...rest } = offline;
+    checkRest(rest);
+    if (!(maxBytes >= 0)) throw new TypeError("offline.maxBytes is below 0");
     this.#drops = drops;
-    this.#offline = offline;
+    this.#offline = { maxBytes, refuse };
   }
 
   /**
@@ -113,7 +116,7 @@ export class Publisher {
   #refusal(messages: readonly Outgoing[]): TidewireError | undefined {
     const connected = this.#connection && !this.#connection.error;
     if (!connected && this.#offline.refuse) return fail("offline", NO_CONNECTION);
-    const most = connected ? MAX_WAITING : (this.#offline.maxBytes ?? MAX_OFFLINE);
+    const most = connected ? MAX_WAITING : this.#offline.maxBytes;
     const size = messages.reduce((n, m) => n + sizeOf(m), this.#waiting);
     return size > most ? fail("queue_full", `more than ${most} bytes wait to be published`) : undefined;
   }
@@ -151,15 +154,17 @@ export class Publisher {
     });
   }
 
-  /** Sends a lossy message; without a connection it is dropped and counted. */
+  /**
+   * Sends a lossy message; without a connection it is dropped and counted, unless that
+   * is refused.
+   */
   lossy(topic: string, m: Outgoing): void {
     const c = this.#connection;
-    if (!c || this.#tooLarge(c, m)) this.#drops.unsent++;
-    else c.lossy(writePublish(0, topic, m));
-  }
-
-  #tooLarge(c: Connection, payload: Outgoing): boolean {
-    return payload.data.length > (c.welcome?.limits.payload ?? Infinity);
+    if (c && !c.error) {
+      c.checkPayload(m);
+      c.lossy(writePublish(0, topic, m));
+    } else if (this.#offline.refuse) throw fail("offline", NO_CONNECTION);
+    else this.#drops.unsent++;
   }
 
   /** Returns the state of a topic, now the most recently used. */
@@ -223,8 +228,9 @@ export class Publisher {
     if (!c || c.error) return;
     for (let m = t.waiting[0]; m; m = t.waiting[0]) {
       const { publication } = t;
-      if (this.#tooLarge(c, m)) {
-        this.#take(t)?.reject(fail("payload_too_large", `${m.data.length} bytes; the broker takes ${c.welcome?.limits.payload}`));
+      const tooLarge = c.tooLarge(m);
+      if (tooLarge) {
+        this.#take(t)?.reject(tooLarge);
       } else if (m.ttl && !m.sent && m.since + m.ttl <= Date.now()) {
         this.#take(t)?.reject(fail("expired", "its ttl was over before it was sent"));
       } else if (this.#isLost(c, m)) {
@@ -256,7 +262,7 @@ export class Publisher {
   async #single(c: Connection, t: TopicPublisher, m: Publishing): Promise<void> {
     t.single = true;
     try {
-      m.resolve(await c.publish(t.name, { ...m, ttl: timeLeft(m), age: ageOf(m) }, m.sequence));
+      m.resolve(await c.requests.publish(t.name, { ...m, ttl: timeLeft(m), age: ageOf(m) }, m.sequence));
     } catch (e) {
       if ((e as TidewireError).codeName === "connection_lost") this.#giveBack(t, [m]);
       else m.reject(e as TidewireError);

@@ -1,7 +1,7 @@
 import type { DropReason } from "./drops.js";
 import type { TidewireError } from "./errors.js";
 import type { Gap } from "./message.js";
-import { type Arrival, type TopicState, UNRELIABLE } from "./sequence.js";
+import { type Arrival, type TopicState, UNRELIABLE, unknown } from "./sequence.js";
 
 /** Messages that may wait although they need no credit; beyond, the newest count. */
 const MAX_REPLACEABLE = 64;
@@ -20,9 +20,6 @@ export type Mark =
 
 /** What waits: a message, a gap that the broker or a reconnect gave, or a mark. */
 export type Entry = Arrival | Gap | Mark;
-
-/** A gap of which nothing is known. */
-const unknown = { kind: "gap", topic: undefined, from: undefined, to: undefined, count: undefined } as const;
 
 interface Waiter {
   resolve(entry: Entry | undefined): void;
@@ -45,7 +42,7 @@ export interface QueueEvents {
  */
 export class ItemQueue {
   /** Bytes of credit that what waits has taken. */
-  waiting = 0;
+  pending = 0;
   /** Whether marks are of use to whoever takes what waits. */
   marks = false;
   readonly #events: QueueEvents;
@@ -65,17 +62,17 @@ export class ItemQueue {
 
   /** Gives back the credit of a message. */
   #free(cost: number): void {
-    this.waiting -= cost;
+    this.pending -= cost;
     if (cost) this.#events.freed();
   }
 
-  /** Drops a message whose cost was counted in `waiting`. */
+  /** Drops a message whose cost was counted in `pending`. */
   drop(a: Arrival, reason: DropReason): void {
     this.#events.dropped(reason);
     this.#free(a.cost);
   }
 
-  /** Puts a message in whose cost was counted in `waiting`. */
+  /** Puts a message in whose cost was counted in `pending`. */
   put(a: Arrival): void {
     if (a.replaceable) {
       if (this.#replaceable === MAX_REPLACEABLE) this.#replace(a);
@@ -130,7 +127,6 @@ export class ItemQueue {
 
   /** Drops a message that took `cost` and has no topic that is known. */
   unknown(cost: number): void {
-    this.gap({ ...unknown, reason: "unknown" });
     this.#events.dropped("unknown_topic");
     this.#free(cost);
   }
@@ -139,11 +135,14 @@ export class ItemQueue {
     this.mark("synced", t.name);
   }
 
-  /** Gives back everything that waits, with its credit: other members of a group get it. */
-  clear(): void {
-    this.#entries = [];
-    this.#head = this.#replaceable = this.#gaps = this.waiting = 0;
-    this.#next = this.#missed = undefined;
+  /**
+   * Gives back the messages that wait, with their credit: other members of a group get
+   * them. The gaps stay, which nobody else is told of.
+   */
+  giveBack(): void {
+    this.#entries = this.#entries.slice(this.#head).filter((e) => e.kind === "gap");
+    this.#head = this.#replaceable = this.pending = 0;
+    this.#next = undefined;
   }
 
   /**
@@ -173,7 +172,11 @@ export class ItemQueue {
   end(error: TidewireError | undefined, discard: boolean): void {
     this.#ended = true;
     this.#error = error;
-    if (discard) this.clear();
+    if (discard) {
+      this.giveBack();
+      this.#entries = [];
+      this.#missed = undefined;
+    }
     this.#serve();
   }
 

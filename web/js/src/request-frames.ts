@@ -1,8 +1,8 @@
 // The frames of health, history, presence and requests (PROTOCOL §5.9, §6.8, §7.7 and
 // §7.8): written if the client sends them, parsed if the broker does.
 
-import { type Field, type Frame, writeFrame, writeShort } from "./envelope.js";
-import { type TidewireError, fail, remote } from "./errors.js";
+import { type Field, type Frame, writeFrame, writeShort, contradictory } from "./envelope.js";
+import { type TidewireError, remote } from "./errors.js";
 import * as Type from "./frame-types.js";
 import { parseHeaders } from "./frames.js";
 import { MAX_EPOCH, MAX_LISTED, MAX_REASON, MAX_TOPIC } from "./limits.js";
@@ -70,7 +70,7 @@ export interface Page {
 
 export function parsePage(f: Frame): Page {
   const p = { topic: f.uint(), epoch: f.uint(MAX_EPOCH - 1), first: f.uint(), last: f.uint() };
-  if (p.topic === 0 || p.first > p.last) throw fail("malformed_frame", "a page of nothing");
+  if (p.topic === 0 || p.first > p.last) throw contradictory();
   return p;
 }
 
@@ -100,7 +100,7 @@ export interface Counts {
 export function parseCounts(f: Frame): Counts {
   const number = f.uint();
   const l = f.list(2 * MAX_LISTED);
-  if (l.length % 2) throw fail("malformed_frame", "a topic without a count");
+  if (l.length % 2) throw contradictory();
   const topics = new Map<string, number>();
   for (let n = l.length; n > 0; n -= 2) topics.set(l.text(MAX_TOPIC), l.uint());
   return { number, topics, more: f.uint(1) === 1 };

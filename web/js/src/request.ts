@@ -5,7 +5,7 @@ import type { Connection } from "./connection.js";
 import { type TidewireError, fail } from "./errors.js";
 import { MAX_KEY, MAX_REPLIES, MAX_TIMEOUT } from "./limits.js";
 import { Reply } from "./message.js";
-import { type Headers, checkLabel, checkNumber, headerList } from "./options.js";
+import { type Headers, checkLabel, checkNumber, checkRest, headerList } from "./options.js";
 import { type KnownEncoding, encodePayload } from "./payload.js";
 
 /** Options of {@link Client.request}. */
@@ -42,11 +42,12 @@ export async function* replies<T>(
   value: unknown,
   o: RequestManyOptions,
 ): AsyncGenerator<Reply<T>, void, void> {
-  const { timeout = DEFAULT_TIMEOUT, max = DEFAULT_MAX } = o;
+  const { timeout = DEFAULT_TIMEOUT, max = DEFAULT_MAX, key, headers, encoding, signal, ...rest } = o;
+  checkRest(rest);
   checkNumber("timeout", timeout, 1, MAX_TIMEOUT);
   checkNumber("max", max, 1, MAX_REPLIES);
-  checkLabel("a key", o.key, MAX_KEY);
-  const payload = { ...encodePayload(value, o.encoding), key: o.key, headers: headerList(o.headers) };
+  checkLabel("a key", key, MAX_KEY);
+  const payload = { ...encodePayload(value, encoding), key, headers: headerList(headers) };
   const begun = Date.now();
   const waiting: Reply<T>[] = [];
   let bytes = 0; // of these
@@ -60,7 +61,7 @@ export async function* replies<T>(
     error ??= e;
     wake();
   };
-  const stopListening = onAbort(o.signal, end);
+  const stopListening = onAbort(signal, end);
   // The broker counts the time from when it has the request.
   const timer = setTimeout(() => {
     if (!sent) end(fail("request_timeout", "there was no connection"));
@@ -68,10 +69,11 @@ export async function* replies<T>(
   let sent = false;
   const run = async (): Promise<void> => {
     const c = await connected(stop.signal);
+    c.checkPayload(payload);
     if (over) return;
     sent = true;
     const left = Math.max(1, timeout - (Date.now() - begun));
-    await c.request(
+    await c.requests.request(
       { ...payload, topic, timeout: left, limit: max },
       (r) => {
         bytes += r.data.length;

@@ -31,8 +31,6 @@ export interface TopicState {
   reliable: number;
   /** When its newest message was sequenced, in milliseconds since base. */
   time: number;
-  /** Messages of unknown offsets are missing, and a gap was given for them. */
-  told: boolean;
   /** Whether everything up to `replay` has come. */
   synced: boolean;
   /** The newest lossy message that came before its reliable one. */
@@ -93,6 +91,9 @@ export interface SequenceSink {
   /** Everything of a topic from before the subscription began has come. */
   synced(topic: TopicState): void;
 }
+
+/** A gap of which nothing is known. */
+export const unknown = { kind: "gap", topic: undefined, from: undefined, to: undefined, count: undefined } as const;
 
 /** The keys of a topic that are remembered (PROTOCOL §9, 4). */
 const MAX_KEYS = 1024;
@@ -155,7 +156,6 @@ export class Sequence {
       last: t.offset,
       reliable: t.offset,
       time: 0,
-      told: false,
       synced: false,
       held: undefined,
       keys: undefined,
@@ -214,7 +214,10 @@ export class Sequence {
   /** Takes a message that came by stream and took `cost` bytes of credit. */
   message(frame: MessageFrame, cost: number): void {
     const t = this.#topic(frame.topic);
-    if (!t) return this.#sink.unknown(cost);
+    if (!t) {
+      this.#gap({ ...unknown, reason: "unknown" });
+      return this.#sink.unknown(cost);
+    }
     const a = this.#arrival(t, frame, cost);
     if (t.class === RELIABLE && this.#ordered && frame.reliable === undefined) {
       if (frame.offset <= t.reliable) {
@@ -280,15 +283,15 @@ export class Sequence {
 
   /** Tells what is missing up to an offset, of which no message tells that is handed out. */
   #tell(t: TopicState, to: number): void {
-    if (to <= t.last || t.told) return;
-    this.#sink.gap({
+    if (to <= t.last) return;
+    this.#gap({
       kind: "gap",
       topic: t.name,
       from: position(t.epoch, t.last),
       to: position(t.epoch, to),
       reason: "lost",
       count: to - t.last,
-    });
+    }, t);
   }
 
   /** Hands a message out, unless a newer one was (§9, 1), with what is missing before it (3). */
@@ -308,8 +311,7 @@ export class Sequence {
     }
     if (offset <= t.last) return this.#drop(a, "late");
     if (a.muted) this.#tell(t, offset - previous);
-    else if (offset - previous > t.last && !t.told) a.lostFrom = t.last;
-    t.told = false;
+    else if (offset - previous > t.last) a.lostFrom = t.last;
     t.last = offset;
     if (!a.muted) {
       a.prior = t.queued;
@@ -347,24 +349,24 @@ export class Sequence {
     // It was told already, as the gap of a reconnect or as lost.
     if (one && epoch === one.epoch && (g.to ?? Infinity) <= one.last) return;
     // What lies before it is missing too, and nothing else tells of it.
-    if (one && epoch === one.epoch && this.#ordered && one.class !== UNRELIABLE) {
-      this.#tell(one, g.from ?? 0);
-    }
+    if (one && epoch === one.epoch && this.#ordered) this.#tell(one, g.from ?? 0);
     // It may begin before what has come: what was sent by datagram and did not arrive.
     const from = one && g.from !== undefined && epoch === one.epoch ? Math.max(g.from, one.last) : one && g.from;
-    this.#sink.gap({
+    this.#gap({
       kind: "gap",
       topic: one?.name,
       from: position(epoch, from),
       to: one && position(epoch, g.to),
       reason: gapReason(g.reason),
       count: g.count,
-    });
-    for (const t of one ? [one] : this.#topics.values()) {
-      // Positions of another epoch cannot be compared.
-      if (one && g.to !== undefined && (g.epoch ?? t.epoch) === t.epoch) this.#advance(t, g.to);
-      else t.told = true;
-    }
+    }, one);
+    // Positions of another epoch cannot be compared.
+    if (one && g.to !== undefined && epoch === one.epoch) this.#advance(one, g.to);
+  }
+
+  /** Hands a gap out, unless the class says nothing about gaps (§9, 5). */
+  #gap(g: Gap, t?: TopicState): void {
+    if ((t?.class ?? this.#class) !== UNRELIABLE) this.#sink.gap(g);
   }
 
   /** Takes note of messages that were withheld (PROTOCOL §6.7). */

@@ -80,7 +80,7 @@ export class SubscriptionStream {
       grouped ? this.#groupSink() : owner.queue,
       !grouped,
     );
-    this.#limit = Math.max(1, this.#window - owner.queue.waiting);
+    this.#limit = Math.max(1, this.#window - owner.queue.pending);
     this.#priority = owner.priority;
   }
 
@@ -185,7 +185,7 @@ export class SubscriptionStream {
       throw fail("credit_exceeded", "by the broker");
     }
     this.#received += size;
-    this.#owner.queue.waiting += size;
+    this.#owner.queue.pending += size;
     this.#sequence.message(frame, size);
   }
 
@@ -205,7 +205,7 @@ export class SubscriptionStream {
   flow(): void {
     if (!this.live || this.#owner.group) return;
     const window = this.#window;
-    const limit = this.#received + window - this.#owner.queue.waiting;
+    const limit = this.#received + window - this.#owner.queue.pending;
     if (limit - this.#limit < window / 2) return;
     this.#grant(limit);
   }

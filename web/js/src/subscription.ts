@@ -8,7 +8,7 @@ import { type TidewireError, fail } from "./errors.js";
 import { FLAG_NO_ECHO, FLAG_NO_RETAINED, type Subscribed } from "./frames.js";
 import { MAX_LABEL, MAX_POSITIONS } from "./limits.js";
 import { type Gap, type Item, Message, type Position, type Replier } from "./message.js";
-import { type Filter, type From, bad, checkLabel, checkNumber, filterField } from "./options.js";
+import { type Filter, type From, bad, checkLabel, checkNumber, checkRest, filterField } from "./options.js";
 import { ItemQueue } from "./queue.js";
 import { Resume } from "./resume.js";
 import { type Announced, type Arrival, type TopicState, UNRELIABLE } from "./sequence.js";
@@ -39,7 +39,7 @@ export interface SubscribeOptions {
    * - `unreliable`: all by datagram, as they come, and nothing is said about gaps.
    */
   class?: SubscriptionClass;
-  /** 0 (first) to 7 (last); 3 by default. See {@link Subscription.setPriority}. */
+  /** 1 (first) to 7 (last); 3 by default. See {@link Subscription.setPriority}. */
   priority?: number;
   /**
    * The bytes of messages that may wait for the application; 256 KiB by default, 64 KiB
@@ -85,6 +85,8 @@ const DEFAULT_CREDIT = 256 << 10;
 const GROUP_CREDIT = 64 << 10;
 const DEFAULT_PRIORITY = 3;
 const MAX_PRIORITY = 7;
+/** Ends that say nothing about a subscription, not even about its first stream. */
+const PASSING = [302, 306, 500]; // too_many_streams, stream_timeout, connection_lost
 /** A stream that stood this long was a good one: the backoff begins anew. */
 const STABLE_MS = 5000;
 
@@ -159,7 +161,7 @@ export class Subscription<T = unknown> {
   readonly #resume: Resume | undefined;
   readonly #backoff: Backoff;
   /** The positions that the application has got to, and the topics it heard of last. */
-  readonly #consumed = new Map<string, Position>();
+  #consumed = new Map<string, Position>();
   #since: Date | undefined; // when a pattern's subscription first began
   #stream: SubscriptionStream | undefined;
   #priority: number;
@@ -181,33 +183,44 @@ export class Subscription<T = unknown> {
   ) {
     checkPattern(pattern);
     checkNotSystem(pattern);
-    const { priority = DEFAULT_PRIORITY, group } = o;
-    const { credit = group ? GROUP_CREDIT : DEFAULT_CREDIT } = o;
-    checkNumber("priority", priority, 0, MAX_PRIORITY);
+    const {
+      class: name = "reliable",
+      priority = DEFAULT_PRIORITY,
+      group,
+      credit = group ? GROUP_CREDIT : DEFAULT_CREDIT,
+      from,
+      noEcho,
+      noRetained,
+      filter,
+      signal,
+      ...rest
+    } = o;
+    checkRest(rest);
+    checkNumber("priority", priority, 1, MAX_PRIORITY);
     checkNumber("credit", credit, 1, Number.MAX_SAFE_INTEGER);
     checkLabel("a group", group, MAX_LABEL);
-    if (group && (o.from || o.noEcho)) throw bad("a group has no from, and no noEcho");
-    this.classNumber = classes.indexOf(o.class ?? "reliable");
-    if (this.classNumber < 0) throw fail("unsupported_class", `there is no class ${o.class}`);
+    if (group && (from || noEcho)) throw bad("a group has no from, and no noEcho");
+    this.classNumber = classes.indexOf(name);
+    if (this.classNumber < 0) throw fail("unsupported_class", `there is no class ${name}`);
     this.#host = host;
     this.pattern = pattern;
     this.#priority = priority;
     this.window = credit;
     this.flags =
-      (o.noEcho ? FLAG_NO_ECHO : 0) |
-      (o.noRetained ? FLAG_NO_RETAINED : 0) |
+      (noEcho ? FLAG_NO_ECHO : 0) |
+      (noRetained ? FLAG_NO_RETAINED : 0) |
       (internal.flags ?? 0);
-    this.filter = filterField(o.filter);
+    this.filter = filterField(filter);
     this.group = group;
     this.#exact = isExact(pattern);
     const { fresh = false } = internal;
-    if (o.from === "beginning") this.#since = new Date(0);
-    else if (typeof o.from === "object" && "since" in o.from) this.#since = o.from.since;
-    if (typeof o.from === "object" && "position" in o.from) this.#consumed.set(pattern, o.from.position);
-    if (typeof o.from === "object" && "positions" in o.from) {
-      for (const [topic, p] of Object.entries(o.from.positions)) this.#consumed.set(topic, p);
+    if (!fresh && !group) this.#resume = new Resume(pattern, this.#exact, from);
+    if (from === "beginning") this.#since = new Date(0);
+    else if (from && "position" in from) this.#consumed.set(pattern, from.position);
+    else if (from && "since" in from) {
+      this.#since = from.since;
+      if ("positions" in from) this.#consumed = new Map(Object.entries(from.positions as Record<string, Position>));
     }
-    if (!fresh && !group) this.#resume = new Resume(pattern, this.#exact, o.from);
     this.#backoff = new Backoff(host.backoff);
     this.queue = new ItemQueue({
       freed: () => this.#stream?.flow(),
@@ -219,7 +232,7 @@ export class Subscription<T = unknown> {
     this.queue.marks = fresh;
     this.ready = this.#ready.promise;
     this.closed = this.#closed.promise;
-    this.#stopListening = onAbort(o.signal, (error) => this.end(error, true));
+    this.#stopListening = onAbort(signal, (error) => this.end(error, true));
     if (this.#ended) this.#stopListening();
   }
 
@@ -229,17 +242,17 @@ export class Subscription<T = unknown> {
     return this.#stream?.live ? "subscribed" : "subscribing";
   }
 
-  /** The priority now: 0 (first) to 7 (last). */
+  /** The priority now: 1 (first) to 7 (last). */
   get priority(): number {
     return this.#priority;
   }
 
   /**
    * Changes the priority, from the next message on. Throws `invalid_option` for one
-   * that is not 0 to 7.
+   * that is not 1 to 7.
    */
   setPriority(priority: number): void {
-    checkNumber("priority", priority, 0, MAX_PRIORITY);
+    checkNumber("priority", priority, 1, MAX_PRIORITY);
     this.#priority = priority;
     this.#stream?.prioritize();
   }
@@ -264,7 +277,7 @@ export class Subscription<T = unknown> {
 
   /** Returns counts since the subscription was made. */
   stats(): SubscriptionStats {
-    return { waiting: this.queue.waiting, ...this.#stats };
+    return { waiting: this.queue.pending, ...this.#stats };
   }
 
   /**
@@ -376,12 +389,12 @@ export class Subscription<T = unknown> {
     this.#stream = undefined;
     this.#resume?.ended(topics);
     // What waits was not consumed, and goes to other members.
-    if (this.group !== undefined) this.queue.clear();
+    if (this.group !== undefined) this.queue.giveBack();
     // With the connection, or with a broker that stops, the subscription does not
     // end: it waits for the next connection.
     if (!why || why.codeName === "shutting_down" || this.#ended) return;
     // Nor does it where the broker cannot just now, or says that trying again helps.
-    const passing = this.#live && why.code >= 300;
+    const passing = this.#live ? why.code >= 300 : PASSING.includes(why.code);
     if (!passing && why.retry === undefined) {
       return this.end(why.code ? why : undefined, false);
     }

@@ -71,7 +71,7 @@ export class TokenKeeper {
       try {
         const token = await this.#ask();
         if (token === undefined) break;
-        this.expires(await this.#connection.auth(token));
+        this.expires(await this.#connection.requests.auth(token));
         break;
       } catch (e) {
         const { codeName, remote } = e as TidewireError;

@@ -315,10 +315,10 @@ describe("reconnect", () => {
     await waiting;
     expect(client.state).toBe("closed");
     expect(changes).toEqual([{ state: "closed", error: coded(codeName, { remote: true }) }]);
-    expect(() => client.subscribe("a")).toThrow(coded("closed"));
-    await expect(client.publish("a", 1)).rejects.toThrow(coded("closed"));
-    expect(() => client.publishLossy("a", 1)).toThrow(coded("closed"));
-    await expect(client.auth("t")).rejects.toThrow(coded("closed"));
+    expect(() => client.subscribe("a")).toThrow(coded(codeName));
+    await expect(client.publish("a", 1)).rejects.toThrow(coded(codeName));
+    expect(() => client.publishLossy("a", 1)).toThrow(coded(codeName));
+    await expect(client.auth("t")).rejects.toThrow(coded(codeName));
     await client.close();
     expect(broker.waiting).toBe(0);
   });
@@ -494,4 +494,40 @@ describe("auth", () => {
     session.control.send(frames.writeNotice({ error, deadline: undefined }));
     expect(await told).toMatchObject({ codeName: "shutting_down", deadline: undefined });
   });
+});
+
+test("an option whose name is misspelt is refused", async () => {
+  const { client } = await connected();
+  const misspelt = { signl: undefined } as object;
+  const error = coded("invalid_option");
+  await expect(client.publish("a", 1, misspelt)).rejects.toThrow(error);
+  await expect(client.publishBatch("a", [{ value: 1, ...misspelt }])).rejects.toThrow(error);
+  expect(() => client.publishLossy("a", 1, misspelt)).toThrow(error);
+  await expect(client.history("a", misspelt)).rejects.toThrow(error);
+  await expect(client.request("a", 1, misspelt)).rejects.toThrow(error);
+  expect(() => client.map("a", misspelt)).toThrow(error);
+  expect(() => client.watchPresence("a", misspelt)).toThrow(error);
+  for (const options of [misspelt, { reconnect: misspelt }, { offline: misspelt }]) {
+    await expect(connecting(new MockBroker(), options)).rejects.toThrow(error);
+  }
+});
+
+test("the time to connect covers what the application is asked", async () => {
+  const broker = new MockBroker();
+  const never = () => new Promise<string>(() => {});
+  const late = connecting(broker, { connectTimeout: 20, getToken: never });
+  await expect(late).rejects.toThrow(coded("connect_timeout"));
+});
+
+test("without a connection nothing lossy waits, and nothing at all if that is chosen", async () => {
+  const { client, session } = await connected({ reconnect: { initial: 1000, max: 1000 } });
+  session.lose();
+  await until(() => expect(client.state).toBe("disconnected"));
+  client.publishLossy("a", 1);
+  expect(client.drops.unsent).toBe(1);
+  const other = await connected({ offline: { refuse: true }, reconnect: { initial: 1000, max: 1000 } });
+  other.session.lose();
+  await until(() => expect(other.client.state).toBe("disconnected"));
+  expect(() => other.client.publishLossy("a", 1)).toThrow(coded("offline"));
+  await expect(other.client.history("a")).rejects.toThrow(coded("offline"));
 });

@@ -309,8 +309,8 @@ describe("a publication", () => {
     const { client, session } = await connected({}, {}, { limits });
     const error = coded("payload_too_large", { remote: false });
     await expect(client.publish("a", new Uint8Array(11))).rejects.toThrow(error);
-    client.publishLossy("a", new Uint8Array(11));
-    expect(client.drops.unsent).toBe(1);
+    expect(() => client.publishLossy("a", new Uint8Array(11))).toThrow(error);
+    await expect(client.request("a", new Uint8Array(11))).rejects.toThrow(error);
     expect(session.control.frames.size).toBe(0);
   });
 });

@@ -289,7 +289,7 @@ describe("a group", () => {
     for (const offset of [3, 9, 3]) stream.send(message({ offset }));
     const iterator = subscription[Symbol.asyncIterator]();
     await iterator.next();
-    await until(() => expect(subscription.queue.waiting).toBe(2 * size));
+    await until(() => expect(subscription.queue.pending).toBe(2 * size));
     expect(session.control.frames.size).toBe(0);
     await iterator.next();
     const flow = async () => frames.parseFlow(await session.control.want(7));

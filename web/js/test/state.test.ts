@@ -62,6 +62,26 @@ describe("a live map", () => {
     expect(await map.closed).toBeUndefined();
   });
 
+  test("tells nothing of keys that came and went before they were taken", async () => {
+    const { client, session } = await connected();
+    const map = client.map<string>("m", { maxKeys: 3 });
+    const stream = await begin(session, 1);
+    stream.send(keyed(1, "a", "1"));
+    await map.ready;
+    const changes = map.changes();
+    const next = async () => {
+      const { value } = await changes.next();
+      return [value?.key, value?.message?.value];
+    };
+    expect(await next()).toEqual(["a", "1"]);
+    for (let i = 1; i <= 20; i++) stream.send(keyed(2 * i, `k${i}`, "1"), keyed(2 * i + 1, `k${i}`));
+    stream.send(keyed(42, "a"), keyed(43, "b", "2"), keyed(44, "b", "3"));
+    await until(() => expect([...map]).toEqual([["b", "3"]]));
+    expect([await next(), await next()]).toEqual([["a", undefined], ["b", "3"]]);
+    stream.send(keyed(45, "b"), keyed(46, "c", "4"));
+    expect([await next(), await next()]).toEqual([["b", undefined], ["c", "4"]]);
+  });
+
   test("is read anew after a reconnect, without what is gone", async () => {
     const c = await connected();
     const map = c.client.map<string>("m");
@@ -109,6 +129,7 @@ describe("a live map", () => {
     stream.send(keyed(1, "x", "1", { expires: 4000 }), keyed(2, "y", "1", { expires: 65_000 }));
     await map.ready;
     expect([...map]).toEqual([["y", "1"]]);
+    expect(map.size).toBe(1);
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 60_000 });
     expect([...map]).toEqual([]);
     vi.useRealTimers();

@@ -50,7 +50,7 @@ describe("subscribe", () => {
   test("opens a stream with what was asked for", async () => {
     const { client, session } = await connected();
     client.subscribe("a.b");
-    client.subscribe("c.>", { class: "sequenced", priority: 0, credit: 1000 });
+    client.subscribe("c.>", { class: "sequenced", priority: 1, credit: 1000 });
     expect((await session.subscription()).subscribe).toEqual({
       number: 1,
       pattern: "a.b",
@@ -66,7 +66,7 @@ describe("subscribe", () => {
       number: 2,
       pattern: "c.>",
       class: 2,
-      priority: 0,
+      priority: 1,
       credit: 1000,
     });
   });
@@ -82,6 +82,9 @@ describe("subscribe", () => {
     ["$JS.API.>", {}, "system_topic"],
     ["_INBOX.x", {}, "system_topic"],
     ["a", { priority: 8 }, "invalid_option"],
+    ["a", { priority: 0 }, "invalid_option"],
+    ["a", { prority: 1 } as object, "invalid_option"],
+    ["a", { filter: { kind: { atLeast: 1, atmost: 2 } as object } }, "invalid_option"],
     ["a", { priority: 1.5 }, "invalid_option"],
     ["a", { credit: 0 }, "invalid_option"],
     ["a", { credit: NaN }, "invalid_option"],
@@ -663,7 +666,7 @@ describe("a reconnect", () => {
     const subscription = client.subscribe("a", { credit: 10 * size });
     const stream = await serve(session);
     stream.send(message({ offset: 1 }), message({ offset: 2 }), message({ offset: 3 }));
-    await until(() => expect(subscription.queue.waiting).toBe(3 * size));
+    await until(() => expect(subscription.queue.pending).toBe(3 * size));
     session.lose();
     const next = await broker.session();
     await next.hello();

@@ -56,16 +56,16 @@ for (const name of wanted) {
 
 /** All scenarios; in what they say, unique takes the place of ~. */
 function loadScenarios(unique) {
-  const all = [];
+  const list = [];
   const folder = join(testdata, "scenarios");
   for (const file of readdirSync(folder).toSorted()) {
     for (const s of JSON.parse(readFileSync(join(folder, file), "utf8"))) {
-      const scenario = JSON.parse(JSON.stringify(s).replaceAll("~", `${unique}${all.length}`));
-      all.push({ ...scenario, name: `${basename(file, ".json")}: ${scenario.name}` });
+      const scenario = JSON.parse(JSON.stringify(s).replaceAll("~", `${unique}${list.length}`));
+      list.push({ ...scenario, name: `${basename(file, ".json")}: ${scenario.name}` });
     }
   }
-  if (all.length === 0) fail("there are no scenarios");
-  return all;
+  if (list.length === 0) fail("there are no scenarios");
+  return list;
 }
 
 /** Why a scenario is not for a browser and a bus; undefined if it is. */

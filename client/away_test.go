@@ -1,0 +1,166 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/client"
+	"github.com/tidewire/tidewire/codec"
+)
+
+// Without a connection a lossy message is dropped and counted: it would soon be out of
+// date.
+func TestLossyWithoutConnection(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		w.cut()
+		began := time.Now()
+		if err := c.PublishLossy(t.Context(), "x", "gone", nil); err != nil {
+			t.Error(err)
+		}
+		if n := c.Stats().Unsent; n != 1 || time.Since(began) > 0 {
+			t.Errorf("%d were counted, after %v", n, time.Since(began))
+		}
+		if err := c.PublishLossy(t.Context(), "x", "?", &client.PublishOptions{ID: "id"}); codec.CodeOf(err) != codec.CodeInvalidOption {
+			t.Errorf("with an idempotency key: %v", err)
+		}
+	})
+}
+
+// A client that lets nothing wait refuses every call that asks the broker.
+func TestRefuseHoldsForEveryCall(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial(func(c *client.Config) { c.Offline.Refuse = true })
+		w.cut()
+		ctx := t.Context()
+		for name, call := range map[string]func() error{
+			"Publish":       func() error { _, err := c.Publish(ctx, "x", 1, nil); return err },
+			"PublishLossy":  func() error { return c.PublishLossy(ctx, "x", 1, nil) },
+			"History":       func() error { _, err := c.History(ctx, "x", nil); return err },
+			"Request":       func() error { _, err := c.Request(ctx, "x", 1, nil); return err },
+			"Enter":         func() error { return c.Enter(ctx, "x", 1) },
+			"PresenceCount": func() error { _, err := c.PresenceCount(ctx, "x"); return err },
+			"Health":        func() error { _, err := c.Health(ctx); return err },
+		} {
+			if err := call(); codec.CodeOf(err) != codec.CodeOffline {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Publish(ctx, "x", 1, nil); !errors.Is(err, client.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	})
+}
+
+// What does not ask the broker does not wait for it either: a token, and who leaves.
+func TestWhatDoesNotWait(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c, other := w.dial(), w.dial()
+		watch, err := other.WatchPresence(t.Context(), "room")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Enter(t.Context(), "room", "here"); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(w.events(watch), ", "); got != "joined room here" {
+			t.Errorf("got %q", got)
+		}
+		w.cut()
+		began := time.Now()
+		if err := errors.Join(c.Leave(t.Context(), "room"), c.Authenticate(t.Context(), "token")); err != nil {
+			t.Error(err)
+		}
+		if time.Since(began) > 0 {
+			t.Errorf("they took %v", time.Since(began))
+		}
+		w.heal()
+		w.connected(c)
+		w.connected(other)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := strings.Join(w.events(watch), ", "); got != "left room " {
+			t.Errorf("after the grace: %q", got)
+		}
+		if err := c.Authenticate(t.Context(), strings.Repeat("x", codec.MaxToken+1)); codec.CodeOf(err) != codec.CodeUnauthorized {
+			t.Errorf("a token that is too long: %v", err)
+		}
+	})
+}
+
+// The time that a request waits for a connection counts.
+func TestRequestWithoutConnection(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		w.cut()
+		began := time.Now()
+		_, err := c.Request(t.Context(), "x", "?", &client.RequestOptions{Timeout: 3 * time.Second})
+		if codec.CodeOf(err) != codec.CodeRequestTimeout || time.Since(began) != 3*time.Second {
+			t.Errorf("%v, after %v", err, time.Since(began))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := c.Request(ctx, "x", "?", nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with a context that ends sooner: %v", err)
+		}
+	})
+}
+
+// What no broker takes is refused without asking one.
+func TestRefusedWithoutAsking(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		sub := w.subscribe(c, "x", nil)
+		w.cut()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		subscribe := func(pattern string, opts client.SubscribeOptions) func() error {
+			return func() error { _, err := c.Subscribe(ctx, pattern, &opts); return err }
+		}
+		for name, of := range map[string]struct {
+			call func() error
+			code codec.Code
+		}{
+			"a system pattern":      {subscribe("$SYS.>", client.SubscribeOptions{}), codec.CodeSystemTopic},
+			"history of the system": {func() error { _, err := c.History(ctx, "_x", nil); return err }, codec.CodeSystemTopic},
+			"counts of the system":  {func() error { _, err := c.PresenceCount(ctx, "$x.*"); return err }, codec.CodeSystemTopic},
+			"a watch of the system": {func() error { _, err := c.WatchPresence(ctx, "$x.*"); return err }, codec.CodeSystemTopic},
+			"a map of the system":   {func() error { _, err := client.OpenMap[int](ctx, c, "$x", nil); return err }, codec.CodeSystemTopic},
+			"an empty batch":        {func() error { _, err := c.PublishBatch(ctx, "a..b", nil); return err }, codec.CodeInvalidTopic},
+			"a group without echo":  {subscribe("x", client.SubscribeOptions{Group: "g", NoEcho: true}), codec.CodeInvalidOption},
+			"an epoch that is none": {subscribe("x", client.SubscribeOptions{From: client.FromPosition(client.Position{Epoch: 1 << 48})}), codec.CodeInvalidOption},
+			"an offset that is none": {subscribe("x.*", client.SubscribeOptions{
+				From: client.FromPositions(map[string]client.Position{"x.y": {Offset: 1 << 53}}, time.Now()),
+			}), codec.CodeInvalidOption},
+			"priority 0": {func() error { return sub.SetPriority(0) }, codec.CodeInvalidOption},
+		} {
+			if err := of.call(); codec.CodeOf(err) != of.code {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+// The broker's notice that the session will end reaches the application.
+func TestNotice(t *testing.T) {
+	inWorld(t, broker.Config{Authenticator: tokens{}}, func(t *testing.T, w *world) {
+		notices := make(chan client.Notice, 1)
+		began := time.Now()
+		c := w.dial(func(c *client.Config) { c.OnNotice = func(n client.Notice) { notices <- n } })
+		n := <-notices
+		if n.Code != codec.CodeTokenExpired || time.Since(began) < time.Minute || !n.Deadline.After(time.Now()) {
+			t.Errorf("after %v: %+v", time.Since(began), n)
+		}
+		if c.State() != client.StateConnected {
+			t.Errorf("the client is %s", c.State())
+		}
+	})
+}
