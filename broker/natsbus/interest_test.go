@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/tidewire/tidewire/broker"
 )
@@ -32,7 +33,7 @@ func openBus(t *testing.T) (*bus, *server.Server) {
 	if !s.ReadyForConnections(20 * time.Second) {
 		t.Fatal("the NATS server does not come up")
 	}
-	b, err := open(Config{URL: s.ClientURL()}, deafSink{})
+	b, err := open(Config{URL: s.ClientURL(), Options: []nats.Option{nats.Timeout(20 * time.Second)}}, deafSink{})
 	if err != nil {
 		t.Fatal(err)
 	}

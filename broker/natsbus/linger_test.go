@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/natsbus"
@@ -16,7 +17,7 @@ import (
 // lingering runs a broker that listens on for so long.
 func lingering(t *testing.T, url string, linger time.Duration) *client.Client {
 	t.Helper()
-	b, err := broker.New(broker.Config{Bus: natsbus.Open(natsbus.Config{URL: url, Linger: linger})})
+	b, err := broker.New(broker.Config{Bus: natsbus.Open(natsbus.Config{URL: url, Linger: linger, Options: []nats.Option{patient}})})
 	if err != nil {
 		t.Fatal(err)
 	}

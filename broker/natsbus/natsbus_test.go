@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 // deadline bounds what a test waits for; it is never what a test measures.
 const deadline = 20 * time.Second
 
+// patient is the deadline in place of the 2 s in which a NATS client must connect.
+var patient = nats.Timeout(deadline)
+
 // natsServer runs a real server in the process. port 0 is any.
 func natsServer(t *testing.T, port int) *server.Server {
 	t.Helper()
@@ -59,7 +62,7 @@ func newBroker(t *testing.T, s *server.Server, prefix string) (*broker.Broker, *
 		URL:     s.ClientURL(),
 		Prefix:  prefix,
 		Linger:  -1,
-		Options: []nats.Option{nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(time.Millisecond, time.Millisecond)},
+		Options: []nats.Option{patient, nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(time.Millisecond, time.Millisecond)},
 	})})
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +189,7 @@ func TestOverlappingPatterns(t *testing.T) {
 	s := natsServer(t, 0)
 	_, here := newBroker(t, s, "")
 	_, there := newBroker(t, s, "")
-	plain, err := nats.Connect(s.ClientURL())
+	plain, err := nats.Connect(s.ClientURL(), patient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +244,7 @@ func TestPlainClient(t *testing.T) {
 	s := natsServer(t, 0)
 	_, c := newBroker(t, s, "")
 	sub := subscribe(t, c, ">")
-	plain, err := nats.Connect(s.ClientURL())
+	plain, err := nats.Connect(s.ClientURL(), patient)
 	if err != nil {
 		t.Fatal(err)
 	}

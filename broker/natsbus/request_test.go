@@ -37,7 +37,7 @@ func serve(t *testing.T, sub *client.Subscription, answer func(client.Message) (
 
 func plainClient(t *testing.T, url string) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, patient)
 	if err != nil {
 		t.Fatal(err)
 	}
