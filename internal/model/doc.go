@@ -38,6 +38,17 @@
 //   - bounded: what waits and what is kept stays within the configured bytes at any
 //     time, and is gone when everybody has left.
 //
+// These faults, put into the broker or the client on purpose, each fail one of the first
+// sixty seeds: a group whose last member of a pattern leaves without a handover, or whose
+// member takes with it what it has not finished; a message given to two members; a group
+// that ignores a filter; a reply that goes to another request of the session, comes
+// twice or is dropped; one reply too many; nobody said to be there too early, or never; a
+// request without a timeout; a presence that ends without a leave, at once in place of
+// after the grace, or is not counted; presences that are not entered again, a state that
+// is told twice, a room with one member too many; idempotency keys that are forgotten; a
+// live map that takes every gap for harmless; a position that is one off; a subscription
+// without last values; permissions that are revoked without being looked at again.
+//
 // A failing seed is printed, with its operations, and reproduces with
 //
 //	go test ./internal/model -run TestModel -seed N -seeds 1 -v

@@ -35,9 +35,9 @@ const crowd = "crowd.a"
 // stay is what a person has done last in a room.
 type stay struct {
 	mu    sync.Mutex
-	state string    // guarded by mu, as what follows; "": not present
-	sure  time.Time // when that was answered; zero: what the broker knows is not known
-	left  int       // how many times the person was to leave
+	state string      // guarded by mu, as what follows; "": not present
+	sure  time.Time   // when that was answered; zero: what the broker knows is not known
+	left  []time.Time // when the person was to leave
 }
 
 func (p *person) stay(topic string) *stay {
@@ -55,7 +55,7 @@ func (w *world) enter(p *person, r room, state string) {
 		s.mu.Lock()
 		s.sure = time.Time{}
 		if state == "" {
-			s.left++
+			s.left = append(s.left, time.Now())
 		}
 		s.mu.Unlock()
 		var err error
@@ -200,17 +200,31 @@ func (w *world) checkRosters(ctx context.Context) {
 	}
 }
 
-// departures is how many times the members may be seen to leave a room that have not
-// changed their client id meanwhile.
-func (w *world) departures(p *person, r room) int {
+// departures is how many times a member may be seen to leave a room under the client id
+// that it has in the end, which it got when the last broker had begun.
+func (w *world) departures(p *person, r room) (n int) {
 	s := p.rooms[r.topic]
 	if s == nil {
 		return 0
 	}
-	n := s.left + len(w.revoked[r.topic])
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	began := p.ups[0]
+	if len(w.deaths) > 0 {
+		began = w.deaths[len(w.deaths)-1]
+		if i := slices.IndexFunc(p.ups, began.Before); i >= 0 {
+			began = p.ups[i]
+		}
+	}
+	for _, t := range slices.Concat(s.left, w.revoked[r.topic]) {
+		if !t.Before(began) {
+			n++
+		}
+	}
 	for i, down := range p.downs {
+		if down.Before(began) {
+			continue
+		}
 		away := down
 		for _, cut := range p.cuts {
 			if cut.from.Before(down) && (cut.to.IsZero() || down.Sub(cut.to) < 12*time.Second) {
@@ -284,13 +298,11 @@ func (x *watch) check(w *world, end time.Time, want map[string]map[string]string
 		}
 		there[e.Topic][id] = string(e.Member.State.Data)
 	}
-	if len(w.deaths) == 0 {
-		for _, p := range w.people {
-			for _, r := range rooms {
-				id := p.client.ID().String()
-				if n, most := departed[r.topic+" "+id], w.departures(p, r); n > most {
-					fault("%s (%s) left %s %d times, and may have been seen to %d times", id, p.name, r.topic, n, most)
-				}
+	for _, p := range w.people {
+		for _, r := range rooms {
+			id := p.client.ID().String()
+			if n, most := departed[r.topic+" "+id], w.departures(p, r); n > most {
+				fault("%s (%s) left %s %d times, and may have been seen to %d times", id, p.name, r.topic, n, most)
 			}
 		}
 	}

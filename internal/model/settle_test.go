@@ -106,7 +106,7 @@ func (w *world) judge() {
 	}
 	w.checkAnswers()
 	w.checkGroups(end)
-	w.checkAsks(end)
+	w.checkAsks()
 	for i := range w.pages {
 		w.pages[i].check(w)
 	}

@@ -151,7 +151,7 @@ func (w *world) step() {
 	w.observe()
 	p := w.people[w.rng.IntN(len(w.people))]
 	k := kinds[w.rng.IntN(len(kinds))]
-	switch n := w.rng.IntN(120); {
+	switch n := w.rng.IntN(122); {
 	case n < 58:
 		w.publish(p, k, 1+w.rng.IntN(12))
 	case n < 61:
@@ -186,8 +186,6 @@ func (w *world) step() {
 		}
 	case n < 98:
 		w.move(p)
-	case n < 99:
-		w.flap(p)
 	case n < 104:
 		w.request(p, []string{"plain.a", "plain.b", "plain.b", "keyed.a", lonely}[w.rng.IntN(5)])
 	case n < 109:
@@ -198,6 +196,8 @@ func (w *world) step() {
 		w.readHistory(p, k.topic)
 	case n < 116:
 		w.openMap(p)
+	case n < 118:
+		w.flap(p)
 	default:
 		time.Sleep(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
 	}
