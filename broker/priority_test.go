@@ -1,12 +1,16 @@
 package broker_test
 
 import (
+	"context"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/internal/memconn"
 )
 
 // When the bound of a session is reached the subscription of the lowest priority gives
@@ -138,4 +142,53 @@ func TestWithheldBeforeATopicIsAnnounced(t *testing.T) {
 			t.Errorf("came %s", got)
 		}
 	})
+}
+
+// observed is a connection that records the urgencies that the broker gives its streams.
+type observed struct {
+	*fickle
+	urgencies []int8 // in the order of the calls; read when the session has ended
+}
+
+type observedStream struct {
+	broker.Stream
+	conn *observed
+}
+
+func (c *observed) AcceptStream(ctx context.Context) (broker.Stream, error) {
+	stream, err := c.fickle.AcceptStream(ctx)
+	return observedStream{stream, c}, err
+}
+
+func (s observedStream) SetPriority(urgency int8, incremental bool) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.conn.urgencies = append(s.conn.urgencies, urgency)
+	s.Stream.SetPriority(urgency, incremental)
+}
+
+// Answers and credit go before every message in QUIC too, whichever stream they are on.
+func TestUrgencies(t *testing.T) {
+	b, err := broker.New(broker.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	local, remote := memconn.Pair()
+	c := &observed{fickle: &fickle{Conn: remote}}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = b.ServeConn(context.Background(), c) })
+	p := &peer{t: t, conn: plainEnd{local}}
+	p.control = p.open()
+	p.control.send(codec.AppendHello(nil, codec.Hello{Version: codec.Version}))
+	p.control.want(codec.TypeWelcome)
+	p.listen(codec.Subscribe{Number: 1, Pattern: "x", Priority: 4})
+	l := p.publication("x", 1)
+	l.publishes(1, 1)
+	l.wantAnswers(1, 0)
+	_ = local.CloseWithError(0, "")
+	serving.Wait()
+	if want := []int8{0, 4, 0}; !slices.Equal(c.urgencies, want) {
+		t.Errorf("urgencies %v, want %v: control, subscription, publication", c.urgencies, want)
+	}
 }

@@ -73,6 +73,7 @@ func (s *session) openPublication(stream Stream, first codec.Frame) (*publicatio
 		return nil, err
 	}
 	b.counters.publications.Add(1)
+	stream.SetPriority(0, true) // answers and credit, like those on the control stream
 	// A token that was replaced meanwhile is seen here, or by AUTH in s.pubs.
 	if err := s.permitPublish(tp.name); err != nil {
 		p.end(endOf(err))
