@@ -266,7 +266,7 @@ export const capabilities = {
       const topic = unique("health");
       const subscription = client.subscribe(topic, { credit: 1000, priority: 7 });
       await subscription.ready;
-      subscription.setPriority(0);
+      subscription.setPriority(1);
       await client.publishBatch(topic, Array.from({ length: 20 }, () => ({ value: "x".repeat(500) })));
       const health = await client.health();
       assert(health.rtt > 0 && health.rtt < 10_000, `rtt ${health.rtt}`);
