@@ -203,7 +203,11 @@ func (n *connection) shut() {
 	for _, l := range lanes {
 		l.stopTimer()
 	}
-	_ = n.conn.CloseWithError(uint32(codec.CodeOK), "")
+	code := codec.CodeOK
+	if n.client.ctx.Err() == nil {
+		code = codec.CodeReplaced // the session goes on: it has not left
+	}
+	_ = n.conn.CloseWithError(uint32(code), "")
 	n.wg.Wait()
 }
 
