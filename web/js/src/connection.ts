@@ -387,7 +387,9 @@ export class Connection {
     this.#transport.closed.catch(() => {});
     try {
       const own = !error.remote && error.code < 500;
-      this.#transport.close(own ? { closeCode: error.code, reason: error.reason } : {});
+      // Without a code it has left: a connection that is given up is replaced (1).
+      const given = error.code === 500 ? { closeCode: 1 } : {};
+      this.#transport.close(own ? { closeCode: error.code, reason: error.reason } : given);
     } catch {
       // It was closed already.
     }

@@ -72,6 +72,7 @@ describe("a client", () => {
       state: "disconnected",
       error: coded("connection_lost", { reason: "nothing comes any more" }),
     });
+    expect(await session.closedByClient).toEqual({ closeCode: 1 }); // a session that has not left
     expect(session.control.frames.size).toBe(1);
   });
 
