@@ -81,7 +81,7 @@ func (w *world) checkGroups(end time.Time) {
 					if !slices.ContainsFunc(members, func(d *diary) bool {
 						// Of who has no network the broker learns late.
 						closed := !d.closedAt.IsZero() && d.closedAt.Before(f.at) && !d.person.lost(d.closedAt, d.closedAt.Add(flowTime))
-						return wanted(d) && !d.asked.After(f.at) && !closed
+						return wanted(d) && !d.asked.After(f.at.Add(k.config.Tick)) && !closed
 					}) {
 						w.t.Errorf("group %s on %s: %q was given to %s, and was sequenced when the group had no member", group, k.topic, f.data, got[0].member.name)
 					}

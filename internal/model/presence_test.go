@@ -52,6 +52,7 @@ func (w *world) enter(p *person, r room, state string) {
 	w.say("%s: %q in %s", p.name, state, r.topic)
 	s := p.stay(r.topic)
 	p.presence.add(func() {
+		began := time.Now()
 		s.mu.Lock()
 		s.sure = time.Time{}
 		if state == "" {
@@ -69,7 +70,7 @@ func (w *world) enter(p *person, r room, state string) {
 		defer s.mu.Unlock()
 		switch {
 		case err == nil:
-			s.state, s.sure = state, time.Now()
+			s.state, s.sure = state, began
 		case code == codec.CodeSubscribeDenied, code == codec.CodeTooManyPresences && r.most > 0, code.Temporary():
 		default:
 			w.t.Errorf("%s: %q in %s: %v", p.name, state, r.topic, err)
