@@ -136,13 +136,24 @@ export class ItemQueue {
   }
 
   /**
-   * Gives back the messages that wait, with their credit: other members of a group get
-   * them. The gaps stay, which nobody else is told of.
+   * Lets the messages of a group that wait go without credit: another stream counts from
+   * now on. The oldest stay, up to `most` bytes; a gap tells of the others.
    */
-  giveBack(): void {
-    this.#entries = this.#entries.slice(this.#head).filter((e) => e.kind === "gap");
-    this.#head = this.#replaceable = this.pending = 0;
-    this.#next = undefined;
+  forgetCredit(most: number): void {
+    let size = 0;
+    let count = 0;
+    this.#entries = this.#entries.slice(this.#head).filter((e) => {
+      if (e.kind !== "arrival") return true;
+      e.cost = 0;
+      delete e.done;
+      size += e.size;
+      if (size <= most) return true;
+      count++;
+      this.#events.dropped("queue");
+      return false;
+    });
+    this.#head = this.pending = 0;
+    if (count) this.gap({ ...unknown, reason: "overflow", count });
   }
 
   /**
@@ -173,9 +184,9 @@ export class ItemQueue {
     this.#ended = true;
     this.#error = error;
     if (discard) {
-      this.giveBack();
       this.#entries = [];
-      this.#missed = undefined;
+      this.#head = this.#replaceable = this.pending = 0;
+      this.#next = this.#missed = undefined;
     }
     this.#serve();
   }

@@ -62,8 +62,10 @@ export interface Arrival {
   readonly kind: "arrival";
   readonly topic: TopicState;
   readonly frame: MessageFrame;
-  /** The bytes of credit that it took; 0 for a datagram. */
-  readonly cost: number;
+  /** Its bytes if it came by stream; 0 for a datagram. */
+  readonly size: number;
+  /** The bytes of credit that it takes: its size, until another stream counts. */
+  cost: number;
   /** Whether a newer message of the topic may take its place. */
   readonly replaceable: boolean;
   /** Whether it counts as having come, and is not handed out. */
@@ -254,6 +256,7 @@ export class Sequence {
       kind: "arrival",
       topic,
       frame,
+      size: cost,
       cost,
       replaceable,
       muted,

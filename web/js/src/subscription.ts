@@ -61,7 +61,9 @@ export interface SubscribeOptions {
    * Of all subscriptions with the same group, text of at most 64 bytes, one gets each
    * message. A message counts as consumed when the iteration is asked for the next
    * one; what a member has not consumed when it ends goes to another, so a message may
-   * come twice. In no order, and without `from` and `noEcho`.
+   * come twice. What it has not taken when its connection is lost it keeps, as much as
+   * its credit, beside what comes on the next one. In no order, and without `from` and
+   * `noEcho`.
    */
   group?: string;
   /** Ends the subscription: its iteration throws `aborted`. */
@@ -70,7 +72,7 @@ export interface SubscribeOptions {
 
 /** How a subscription stands. */
 export interface SubscriptionStats {
-  /** Bytes that have come and wait for the application. */
+  /** Bytes that have come and wait for the application; in a group, on this connection. */
   readonly waiting: number;
   /** Messages that were handed to the application. */
   readonly delivered: number;
@@ -388,8 +390,9 @@ export class Subscription<T = unknown> {
   streamEnded(why: TidewireError | undefined, topics: Iterable<TopicState>): void {
     this.#stream = undefined;
     this.#resume?.ended(topics);
-    // What waits was not consumed, and goes to other members.
-    if (this.group !== undefined) this.queue.giveBack();
+    // What waits was not consumed: other members get it, if there are any, and this
+    // one keeps it for the case that there are none.
+    if (this.group !== undefined) this.queue.forgetCredit(this.window);
     // With the connection, or with a broker that stops, the subscription does not
     // end: it waits for the next connection.
     if (!why || why.codeName === "shutting_down" || this.#ended) return;

@@ -298,18 +298,24 @@ describe("a group", () => {
     expect(await flow()).toMatchObject({ limit: 1000 + 2 * size });
   });
 
-  test("after a reconnect what was not finished is another member's", async () => {
+  test("after a reconnect it has what it had not taken, which takes none of the new credit", async () => {
     const c = await connected();
-    const subscription = c.client.subscribe("jobs", { group: "workers" });
-    (await serve(c.session)).send(message({ offset: 1 }), message({ offset: 2 }));
+    const subscription = c.client.subscribe("jobs", { group: "workers", credit: 3 * size });
+    const first = await serve(c.session);
+    for (const offset of [1, 2, 3]) first.send(message({ offset }));
     const iterator = subscription[Symbol.asyncIterator]();
-    expect((await iterator.next()).value).toMatchObject({ offset: 1 });
+    const want = async (offset: number) => expect((await iterator.next()).value).toMatchObject({ offset });
+    await want(1);
+    await until(() => expect(subscription.queue.pending).toBe(2 * size));
     const next = await again(c, c.session);
     const { stream, subscribe } = await next.subscription();
-    expect(subscribe).toMatchObject({ credit: 64 << 10, from: undefined });
-    stream.send(frames.writeSubscribed({ topic: 1, epoch: 9, offset: 40 }), message({ offset: 41 }));
-    expect((await iterator.next()).value).toMatchObject({ kind: "message", offset: 41 });
-    expect(next.control.frames.size).toBe(0); // 1 was of the other stream
+    expect(subscribe).toMatchObject({ credit: 3 * size, from: undefined });
+    stream.send(frames.writeSubscribed({ topic: 1, epoch: 9, offset: 3 }), message({ offset: 4 }));
+    await until(() => expect(subscription.queue.pending).toBe(size));
+    for (const offset of [2, 3, 4]) await want(offset);
+    expect(next.control.frames.size).toBe(0); // what was finished is of the other stream
+    void iterator.next();
+    expect(frames.parseFlow(await next.control.want(7))).toMatchObject({ limit: 4 * size });
     expect(subscription.position).toBeUndefined();
   });
 

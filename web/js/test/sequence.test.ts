@@ -540,13 +540,22 @@ test("class unreliable has no gaps, whatever the broker tells", async () => {
   expect(await s.got()).toBe("a5");
 });
 
-test("a member's gaps stay when its messages go to others", async () => {
+test("a stalled member keeps what waits over connections, within its credit", async () => {
   const s = new Script("reliable", false);
+  const size = 10;
   s.stream(11);
   s.gap({ topic: 0, reason: 1, count: 3 });
   s.stream(12);
-  s.queue.giveBack();
-  expect(await s.got()).toBe("[* ?-? overflow 3]");
+  s.queue.forgetCredit(3 * size);
+  expect(s.queue.pending).toBe(0);
+  for (const offset of [13, 14, 15]) s.stream(offset);
+  s.queue.forgetCredit(3 * size);
+  s.stream(16);
+  s.queue.forgetCredit(3 * size);
+  s.stream(17);
+  expect(s.queue.pending).toBe(size);
+  expect(await s.got()).toBe("a11 [* ?-? overflow 3] a12 a13 [* ?-? overflow 3] a17");
+  expect([s.queue.pending, s.drops]).toEqual([0, ["queue", "queue", "queue"]]);
 });
 
 test("a message of the number that a topic had before is a gap", async () => {
