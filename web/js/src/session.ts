@@ -147,11 +147,16 @@ export class Session {
       let error = await connection.closed;
       this.#host.disconnected(error);
       if (Date.now() - since >= STABLE_MS) this.#backoff.reset();
+      let awake = false; // the page or the network came back during the attempt
       for (;;) {
         if (this.#reason) return;
         if (!this.#mayReturn(error)) return this.#end(error);
         this.#change("disconnected", error);
-        await this.#pause(error);
+        await this.#pause(error, awake);
+        awake = false;
+        this.#hurry = () => {
+          awake = true;
+        };
         try {
           connection = await this.#attempt();
           break;
@@ -162,14 +167,20 @@ export class Session {
     }
   }
 
-  /** Waits before the next attempt; not for long when the page or the network is back. */
-  async #pause(error: TidewireError): Promise<void> {
+  /**
+   * Waits before the next attempt; not for long when the page or the network is back,
+   * and not at all if they came back during the last attempt.
+   */
+  async #pause(error: TidewireError, awake: boolean): Promise<void> {
     const hurry = new AbortController();
     const stop = onAbort(this.#lifetime.signal, () => hurry.abort());
+    const wait = this.#backoff.next(error.retry);
     // What the broker asked for is waited for all the same.
-    if (error.retry === undefined) this.#hurry = () => hurry.abort();
-    await sleep(this.#backoff.next(error.retry), hurry.signal);
-    this.#hurry = () => {};
+    this.#hurry = () => {
+      if (error.retry === undefined) hurry.abort();
+    };
+    if (awake) this.#hurry();
+    await sleep(wait, hurry.signal);
     stop();
   }
 
@@ -227,8 +238,9 @@ export class Session {
     if (getToken) {
       this.#keeper = new TokenKeeper(c, () => this.#askToken(), this.#options.reconnect || {});
       this.#keeper.expires(w.expires);
-    } else if (this.#token !== token && this.#token !== undefined) {
-      void c.requests.auth(this.#token).catch(() => {}); // it was given meanwhile
+    }
+    if (this.#token !== token && this.#token !== undefined) { // it was given meanwhile
+      c.requests.auth(this.#token).then((expires) => this.#keeper?.expires(expires), () => {});
     }
     this.#host.connected(c);
     this.#change("connected");
@@ -250,6 +262,7 @@ export class Session {
     const { getToken } = this.#options;
     const token = getToken ? await abortable((async () => getToken())(), signal) : this.#token;
     checkToken(token);
+    this.#token = token;
     return token;
   }
 

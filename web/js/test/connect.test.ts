@@ -440,6 +440,25 @@ describe("auth", () => {
     next.welcome();
   });
 
+  test.each([{}, { token: "old" }, { getToken: () => "old" }])("during an attempt with %j the new one follows", async (o) => {
+    const { broker, client, session } = await connected(o);
+    session.lose();
+    const next = await broker.session();
+    const { token } = await next.hello();
+    await client.auth("new");
+    next.welcome();
+    await until(() => expect(client.state).toBe("connected"));
+    const { number, ...auth } = frames.parseAuth(await next.control.want(Type.AUTH));
+    expect([token, auth.token]).toEqual(["token" in o || "getToken" in o ? "old" : "", "new"]);
+    next.control.send(frames.writeNack({ sequence: number, error: { code: 200, reason: "", retry: undefined } }));
+    next.lose();
+    const third = await broker.session();
+    expect((await third.hello()).token).toBe("getToken" in o ? "old" : "new");
+    third.welcome();
+    await until(() => expect(client.state).toBe("connected"));
+    expect(third.control.frames.size).toBe(0);
+  });
+
   test("a refusal leaves the old token", async () => {
     const { broker, client, session } = await connected({ token: "old" });
     const done = client.auth("new");

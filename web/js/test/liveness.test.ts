@@ -173,6 +173,32 @@ describe("a page", () => {
     vi.restoreAllMocks();
   });
 
+  test("that comes back during an attempt makes the next one at once, once", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0.9);
+    const { window } = page();
+    const { broker, client, session } = await connected({ reconnect: { initial: 60_000, max: 60_000 } });
+    session.lose();
+    await until(() => expect(client.state).toBe("disconnected"));
+    await pass(60_000);
+    const hung = await broker.session();
+    window.dispatchEvent(new Event("online"));
+    hung.lose();
+    const second = await broker.session();
+    second.lose();
+    await until(() => expect(client.state).toBe("disconnected"));
+    await pass(50_000);
+    expect(broker.waiting).toBe(0);
+    await pass(10_000);
+    const third = await broker.session();
+    window.dispatchEvent(new Event("online"));
+    await third.hello();
+    third.refuse(403, "busy", 5000);
+    await until(() => expect(client.state).toBe("disconnected"));
+    await pass(4000);
+    expect(broker.waiting).toBe(0);
+    vi.restoreAllMocks();
+  });
+
   test("waits all the same if the broker asked for it", async () => {
     const { window } = page();
     const { broker, client, session } = await connected();
