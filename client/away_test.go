@@ -164,3 +164,46 @@ func TestNotice(t *testing.T) {
 		}
 	})
 }
+
+// A request ends soon after its time although the broker is not heard any more, with what
+// has come until then.
+func TestRequestUnheard(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		responder := w.dial()
+		sub, err := responder.Subscribe(t.Context(), "svc", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for m := range sub.Messages(context.Background()) {
+				_ = m.Reply(context.Background(), "one", nil)
+			}
+		}()
+		c := w.dial()
+		w.network.Gate = make(chan struct{})
+		defer close(w.network.Gate)
+		replies := 0
+		began := time.Now()
+		for _, err := range c.RequestMany(t.Context(), "svc", 1, &client.RequestOptions{Timeout: 500 * time.Millisecond}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			replies++
+			w.network.Shut.Store(true)
+		}
+		if took := time.Since(began); replies != 1 || took != 1500*time.Millisecond {
+			t.Errorf("%d replies in %v", replies, took)
+		}
+		began = time.Now()
+		_, err = c.Request(t.Context(), "svc", 2, &client.RequestOptions{Timeout: 500 * time.Millisecond})
+		if took := time.Since(began); codec.CodeOf(err) != codec.CodeRequestTimeout || took != 1500*time.Millisecond {
+			t.Errorf("after %v: %v", took, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := c.Request(ctx, "svc", 3, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the caller's own end: %v", err)
+		}
+		w.network.Shut.Store(false)
+	})
+}

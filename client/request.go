@@ -15,7 +15,8 @@ import (
 
 // RequestOptions change a request. nil is the default.
 type RequestOptions struct {
-	// Timeout is how long to wait for replies, 1 ms to 10 minutes; 0 is 5 s.
+	// Timeout is how long to wait for replies, 1 ms to 10 minutes; 0 is 5 s. The broker
+	// tells when it is over; where it is not heard the request ends a second later.
 	Timeout time.Duration
 	// Key and Headers travel with the request as with a published message.
 	Key     string
@@ -36,7 +37,12 @@ const (
 	// maxReplyBytes bounds the replies that wait for the application, in bytes. A
 	// request of which more wait ends.
 	maxReplyBytes = 4 << 20
+	// unheard is how much longer than the timeout the broker's word is awaited that it
+	// is over. Replies may be under way until then.
+	unheard = time.Second
 )
+
+var errUnheard = codec.Errorf(codec.CodeRequestTimeout, "no reply came, and the broker is not heard")
 
 // Request publishes a message to a topic and waits for the first reply to it. The
 // error has CodeNoResponders, told at once, if nobody is subscribed to the topic,
@@ -103,6 +109,8 @@ func (c *Client) requestMany(ctx context.Context, topic string, value any, opts 
 	w := &call{arrived: make(chan struct{}, 1), topic: topic}
 	number := conn.call(w)
 	defer conn.hangUp(number)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout+unheard, errUnheard)
+	defer cancel()
 	err = conn.sendMessage(ctx, codec.AppendRequest(nil, codec.Request{
 		Number:  number,
 		Topic:   topic,
@@ -113,10 +121,13 @@ func (c *Client) requestMany(ctx context.Context, topic string, value any, opts 
 		Headers: m.Headers,
 	}))
 	if err != nil {
-		return err
+		return whyOver(ctx, err)
 	}
 	for n := 0; ; n++ {
 		m, err, ok := w.next(ctx, conn)
+		if err != nil {
+			err = whyOver(ctx, err)
+		}
 		switch {
 		case !ok:
 			return nil
@@ -128,6 +139,15 @@ func (c *Client) requestMany(ctx context.Context, topic string, value any, opts 
 			return nil
 		}
 	}
+}
+
+// whyOver returns the error of a request that has failed with err, which is that of ctx
+// if ctx ended it.
+func whyOver(ctx context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errUnheard) {
+		return errUnheard
+	}
+	return err
 }
 
 // checkPayload reports a payload that the broker does not take.

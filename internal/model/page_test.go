@@ -140,7 +140,7 @@ func (g *page) check(w *world) {
 		if f.epoch != epoch || f.lossy || f.offset > g.Last.Offset {
 			continue
 		}
-		owed := true
+		var owed bool
 		known := g.after != nil && g.after.Epoch == g.Last.Epoch && g.after.Offset <= g.Last.Offset
 		switch {
 		case g.backward:

@@ -10,7 +10,10 @@ import { type KnownEncoding, encodePayload } from "./payload.js";
 
 /** Options of {@link Client.request}. */
 export interface RequestOptions {
-  /** How long to wait, in milliseconds, 1 to 600,000; 5,000 by default. */
+  /**
+   * How long to wait, in milliseconds, 1 to 600,000; 5,000 by default. The broker tells
+   * when it is over; where it is not heard the request ends a second later.
+   */
   timeout?: number;
   /** By default as for publish. */
   encoding?: KnownEncoding;
@@ -30,6 +33,8 @@ const DEFAULT_TIMEOUT = 5000;
 const DEFAULT_MAX = 100;
 /** Bytes of replies that may wait for the application; a request with more ends. */
 const MAX_WAITING = 4 << 20;
+/** How much longer than the timeout the broker's word is awaited that it is over, in milliseconds. */
+const UNHEARD = 1000;
 
 /**
  * Sends a request when there is a connection, and yields the replies until there are
@@ -63,8 +68,9 @@ export async function* replies<T>(
   };
   const stopListening = onAbort(signal, end);
   // The broker counts the time from when it has the request.
-  const timer = setTimeout(() => {
-    if (!sent) end(fail("request_timeout", "there was no connection"));
+  let timer = setTimeout(() => {
+    if (!sent) return end(fail("request_timeout", "there was no connection"));
+    timer = setTimeout(() => end(fail("request_timeout", "no reply came, and the broker is not heard")), UNHEARD);
   }, timeout);
   let sent = false;
   const run = async (): Promise<void> => {

@@ -106,6 +106,25 @@ describe("request", () => {
     await expect(client.request("svc", 1, { timeout: 5 })).rejects.toThrow(coded("request_timeout"));
   });
 
+  test("ends soon after its time although the broker is not heard", async () => {
+    const { client, session } = await connected();
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const reply = client.request("svc", 1, { timeout: 5 });
+      const refused = expect(reply).rejects.toThrow(coded("request_timeout"));
+      const { number } = await request(session);
+      let over = false;
+      void reply.catch(() => (over = true));
+      await vi.advanceTimersByTimeAsync(1004);
+      expect(over).toBe(false);
+      await vi.advanceTimersByTimeAsync(1);
+      await refused;
+      expect(frames.parseCancel(await session.control.want(Type.CANCEL)).number).toBe(number);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   test("a signal cancels it, and what still comes is ignored", async () => {
     const { client, session } = await connected();
     const controller = new AbortController();
