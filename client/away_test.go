@@ -114,6 +114,55 @@ func TestRequestWithoutConnection(t *testing.T) {
 	})
 }
 
+// A reply waits for a connection: the one who asked may be waiting still. It does not
+// wait longer than they do.
+func TestReplyWithoutConnection(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		responder := w.dial()
+		sub := w.subscribe(responder, "x", nil)
+		ask := func() (m client.Message, reply chan error) {
+			reply = make(chan error, 1)
+			go func() {
+				// Within the broker: it does not lose its connection.
+				_, err := w.running.Request(t.Context(), "x", "?", &broker.RequestOptions{Timeout: 10 * time.Second})
+				reply <- err
+			}()
+			got := w.messages(sub)
+			if len(got) != 1 || !got[0].Request {
+				t.Fatalf("got %+v", got)
+			}
+			return got[0], reply
+		}
+
+		m, reply := ask()
+		w.cut()
+		replied := make(chan error, 1)
+		go func() { replied <- m.Reply(t.Context(), "!", nil) }()
+		time.Sleep(5 * time.Second)
+		w.heal()
+		w.connected(responder)
+		if err := errors.Join(<-replied, <-reply); err != nil {
+			t.Error(err)
+		}
+
+		m, reply = ask()
+		w.cut()
+		began := time.Now()
+		err := m.Reply(t.Context(), "!", nil)
+		if waited := time.Since(began); codec.CodeOf(err) != codec.CodeRequestTimeout || waited < 9*time.Second || waited > 10*time.Second {
+			t.Errorf("%v, after %v", err, waited)
+		}
+		if err := <-reply; codec.CodeOf(err) != codec.CodeRequestTimeout {
+			t.Errorf("the one who asked: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.Reply(ctx, "!", nil); codec.CodeOf(err) != codec.CodeRequestTimeout {
+			t.Errorf("after the time: %v", err)
+		}
+	})
+}
+
 // What no broker takes is refused without asking one.
 func TestRefusedWithoutAsking(t *testing.T) {
 	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {

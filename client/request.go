@@ -290,6 +290,11 @@ func (w *call) next(ctx context.Context, n *connection) (m Message, err error, o
 // sent, by several members too; the one who asked takes as many as it wants. nil
 // means that the reply was handed to the connection; one that comes too late is
 // dropped by the broker.
+//
+// Without a connection it waits for one, since the one who asked may be waiting still:
+// until the time of the request is over, and the error has CodeRequestTimeout, or until
+// ctx ends. It fails with CodeOffline if Config.Offline refuses to wait, and with
+// CodePayloadTooLarge for what the broker does not take.
 func (m Message) Reply(ctx context.Context, value any, opts *ReplyOptions) error {
 	if !m.Request || m.client == nil {
 		return codec.Errorf(codec.CodeInvalidOption, "the message is no request")
@@ -305,8 +310,18 @@ func (m Message) Reply(ctx context.Context, value any, opts *ReplyOptions) error
 			return err
 		}
 	}
-	conn, err := m.client.reach(ctx)
-	if err != nil {
+	waiting := ctx
+	if !m.until.IsZero() {
+		var stop context.CancelFunc
+		waiting, stop = context.WithDeadline(ctx, m.until)
+		defer stop()
+	}
+	conn, err := m.client.reach(waiting)
+	switch {
+	case err == nil:
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		return codec.Errorf(codec.CodeRequestTimeout, "the request was over before there was a connection to the broker")
+	default:
 		return err
 	}
 	if err := conn.checkPayload(codec.Publish{Payload: payload}); err != nil {

@@ -9,6 +9,7 @@ import type {
   PublishLossyOptions,
   PublishOptions,
 } from "./client-options.js";
+import type { Connection } from "./connection.js";
 import { type Drops, noDrops } from "./drops.js";
 import { fail } from "./errors.js";
 import { FLAG_PRESENCE } from "./frames.js";
@@ -34,6 +35,9 @@ import {
 import { Topic } from "./topic.js";
 import { checkNotSystem, checkPattern, checkUsable } from "./topics.js";
 
+/** Bytes of replies that may wait for a connection. */
+const MAX_REPLIES_WAITING = 1 << 20;
+
 /** A client of a broker, made by {@link connect}. It may be used in a Worker. */
 export class Client {
   /**
@@ -48,6 +52,7 @@ export class Client {
   readonly #publisher: Publisher;
   readonly #subscriptions = new Set<Subscription>();
   readonly #host: SubscriptionHost;
+  #replies = 0; // bytes of replies that wait for a connection
   readonly #presences = new Presences((lost) => this.#emit("presence", lost));
 
   /** @internal It does no I/O; throws for options that cannot be. */
@@ -56,7 +61,7 @@ export class Client {
     this.#host = {
       drops: this.#drops,
       backoff: options.reconnect || {},
-      reply: (to, value, o) => this.#reply(to, value, o),
+      reply: (...args) => this.#reply(...args),
       open: (s) => this.#open(s),
       ended: (s) => void this.#subscriptions.delete(s),
     };
@@ -124,13 +129,21 @@ export class Client {
     return [...this.#subscriptions].filter((s) => s.detached);
   }
 
-  #reply(...[to, value, o]: Parameters<Replier>): void {
+  #reply(...[to, value, o, life]: Parameters<Replier>): void {
     const payload = encodePayload(value, o.encoding);
     const frame = writeReply(to, payload, headerList(o.headers));
+    const send = (c: Connection): void => {
+      c.checkPayload(payload);
+      c.control(frame);
+    };
     const c = this.#session.connection;
-    c?.checkPayload(payload);
-    if (c) c.control(frame);
-    else this.#drops.unsent++;
+    if (c) return send(c);
+    // The request may be open still when there is a connection again.
+    this.#replies += frame.length;
+    const room = this.#replies <= MAX_REPLIES_WAITING;
+    void (room ? this.#session.reach(AbortSignal.timeout(life)).then(send) : Promise.reject())
+      .catch(() => this.#drops.unsent++)
+      .finally(() => (this.#replies -= frame.length));
   }
 
   /** Opens a stream for a subscription, if there is a connection. */

@@ -1,4 +1,5 @@
 import type { MessageFrame } from "./frames.js";
+import { MAX_TIMEOUT } from "./limits.js";
 import type { Headers } from "./options.js";
 import { type Encoding, type KnownEncoding, decodePayload, encodingName } from "./payload.js";
 
@@ -91,8 +92,8 @@ export interface Origin {
   readonly replay: number;
 }
 
-/** Sends a reply to an address. */
-export type Replier = (to: Uint8Array, value: unknown, options: ReplyOptions) => void;
+/** Sends a reply to an address, which is good for so many milliseconds at most. */
+export type Replier = (to: Uint8Array, value: unknown, options: ReplyOptions, life: number) => void;
 
 /** A message, as a subscription yields it. */
 export class Message<T = unknown> extends Reply<T> {
@@ -154,14 +155,16 @@ export class Message<T = unknown> extends Reply<T> {
   }
 
   /**
-   * Replies to a request. It does nothing for a message that is none, and a reply
-   * that comes too late, or while there is no connection, is dropped. Throws a
-   * TypeError for a value that cannot be encoded, and `invalid_option` for headers
-   * that cannot be.
+   * Replies to a request. It does nothing for a message that is none. Without a
+   * connection the reply waits for one, until the time of the request is over; beyond
+   * 1 MiB of such replies, or with {@link ConnectOptions.offline} `refuse`, it is dropped
+   * and counted in {@link Client.drops}. The broker drops one that comes too late. Throws
+   * a TypeError for a value that cannot be encoded, `invalid_option` for headers that
+   * cannot be, `payload_too_large`, or `closed`.
    */
   reply(value: unknown, options: ReplyOptions = {}): void {
-    const to = this.#frame.reply;
-    if (to) this.#replier?.(to, value, options);
+    const { reply, time, expires = time + MAX_TIMEOUT } = this.#frame;
+    if (reply) this.#replier?.(reply, value, options, expires - time);
   }
 }
 

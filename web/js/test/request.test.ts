@@ -1,6 +1,7 @@
 // Requests and replies (PROTOCOL §7.7).
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { ConnectOptions } from "../src/client-options.js";
 import * as Type from "../src/frame-types.js";
 import type { Reply } from "../src/message.js";
 import * as frames from "./broker-frames.js";
@@ -234,5 +235,69 @@ describe("a reply", () => {
     expect(() => m.reply(1, { headers: { "": "" } })).toThrow(coded("invalid_option"));
     await turn();
     expect(session.control.frames.size).toBe(0);
+  });
+
+  /** A request that came, and a client that has lost its connection since. */
+  async function away(options: ConnectOptions = {}) {
+    const { broker, client, session } = await connected(options);
+    const subscription = client.subscribe("svc");
+    const stream = await serve(session);
+    stream.send(message({ offset: 1, time: 1000, expires: 61_000, reply: new Uint8Array([1, 2]) }));
+    const m = (await subscription[Symbol.asyncIterator]().next()).value;
+    if (m?.kind !== "message") throw new Error("no message");
+    session.lose();
+    await until(() => expect(client.state).not.toBe("connected"));
+    const back = async (): Promise<MockSession> => {
+      const next = await broker.session();
+      await next.hello();
+      next.welcome();
+      await until(() => expect(client.state).toBe("connected"));
+      return next;
+    };
+    return { client, m, back };
+  }
+
+  test("waits for a connection", async () => {
+    const { client, m, back } = await away();
+    m.reply("1");
+    m.reply("2");
+    const next = await back();
+    const to = new Uint8Array([1, 2]);
+    for (const value of ["1", "2"]) {
+      const reply = frames.parseReply(await next.control.want(Type.REPLY));
+      expect(reply).toMatchObject({ to, data: text(value) });
+    }
+    expect(client.drops.unsent).toBe(0);
+  });
+
+  test("does not wait longer than the one who asked", async () => {
+    const timeouts: number[] = [];
+    const over = new AbortController();
+    const timeout = vi.spyOn(AbortSignal, "timeout").mockImplementation((ms) => {
+      timeouts.push(ms);
+      return over.signal;
+    });
+    const { client, m, back } = await away();
+    m.reply("late");
+    timeout.mockRestore();
+    expect(timeouts).toEqual([60_000]);
+    over.abort();
+    await until(() => expect(client.drops.unsent).toBe(1));
+    const next = await back();
+    await turn();
+    expect(next.control.frames.size).toBe(0);
+  });
+
+  test("is dropped, and counted, if too many wait or nothing may", async () => {
+    const { client, m, back } = await away();
+    m.reply(new Uint8Array(1 << 20));
+    await until(() => expect(client.drops.unsent).toBe(1));
+    m.reply("small");
+    const next = await back();
+    expect(frames.parseReply(await next.control.want(Type.REPLY)).data).toEqual(text("small"));
+
+    const refusing = await away({ offline: { refuse: true } });
+    refusing.m.reply("now or never");
+    await until(() => expect(refusing.client.drops.unsent).toBe(1));
   });
 });
