@@ -30,8 +30,8 @@ export class Presence {
   /** The others in the room, in the order of their names. */
   others() {
     if (!this.#watch) return [];
-    const others = this.#watch.members(topics.room(this.#room)).filter((m) => !this.#link.isMine(m.id));
-    return others.map((m) => ({ id: m.id, ...readPerson(m) })).sort((a, b) => a.name.localeCompare(b.name) || (a.id < b.id ? -1 : 1));
+    const others = this.#watch.members(topics.room(this.#room)).filter((m) => !this.#link.isMine(m.client));
+    return others.map((m) => ({ id: m.client, ...readPerson(m) })).sort((a, b) => a.name.localeCompare(b.name) || (a.id < b.id ? -1 : 1));
   }
 
   /** The rooms in which somebody is, with how many. */

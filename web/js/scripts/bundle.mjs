@@ -26,7 +26,6 @@ export const internal = [
   "check",
   "checkPayload",
   "classNumber",
-  "client",
   "closing",
   "connected",
   "connection",

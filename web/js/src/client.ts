@@ -224,9 +224,13 @@ export class Client {
     this.#publisher.lossy(topic, outgoing(value, true, options));
   }
 
-  /** Returns the same methods for one topic whose messages are of type `T`. */
+  /**
+   * Returns the same methods for one topic, or for a pattern to subscribe to, whose
+   * messages are all of type `T`. Throws `invalid_pattern` or `system_topic`.
+   */
   topic<T = unknown>(name: string): Topic<T> {
-    checkUsable(name);
+    checkPattern(name);
+    checkNotSystem(name);
     return new Topic<T>(this, name);
   }
 
@@ -284,7 +288,7 @@ export class Client {
   }
 
   /**
-   * Enters a topic: this client is present in it, with a state of 1 byte to 1 KiB once
+   * Enters a topic: this client is present in it, with a state of at most 1 KiB once
    * encoded, until it leaves or ends. To enter again changes the state. After a
    * reconnect it is entered again; if that is refused the event `presence` tells.
    * Rejects with the broker's refusal, or as {@link history} does.

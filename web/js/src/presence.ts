@@ -8,14 +8,14 @@ import type { Subscription } from "./subscription.js";
 export interface Member<S = unknown> {
   readonly topic: string;
   /** The client id. */
-  readonly id: string;
+  readonly client: string;
   /**
    * The state that it entered with last, decoded when it is asked for: throws a
    * SyntaxError if it is not what its encoding says.
    */
   readonly state: S;
   /** When it did, by the broker's clock. */
-  readonly time: Date;
+  readonly since: Date;
 }
 
 /**
@@ -41,11 +41,11 @@ export type Count = (
 function memberOf<S>(m: Message<S>): Member<S> {
   return {
     topic: m.topic,
-    id: m.key ?? "",
+    client: m.key ?? "",
     get state() {
       return m.value;
     },
-    time: m.time,
+    since: m.time,
   };
 }
 
@@ -119,7 +119,7 @@ export class PresenceWatch<S = unknown> {
     const before = members.get(key);
     members.set(key, member);
     // It is the same one where it came again only because the watch began anew.
-    if (before?.time.getTime() === member.time.getTime()) return;
+    if (before?.since.getTime() === member.since.getTime()) return;
     yield { kind: before ? "updated" : "joined", topic, member };
   }
 

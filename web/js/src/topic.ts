@@ -6,9 +6,12 @@ import type { Position, Reply } from "./message.js";
 import type { RequestOptions } from "./request.js";
 import type { SubscribeOptions, Subscription } from "./subscription.js";
 
-/** A topic whose messages are of type `T`: the methods of {@link Client}, with types. */
+/**
+ * A topic, or a pattern to subscribe to, whose messages are all of type `T`: the methods
+ * of {@link Client}, with types.
+ */
 export class Topic<T> {
-  /** The topic. */
+  /** The topic or pattern. */
   readonly name: string;
   readonly #client: Client;
 

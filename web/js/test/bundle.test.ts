@@ -147,7 +147,7 @@ test("its options, properties and methods have the names that the types give", a
 
 // What programs write or read, besides what the first test uses.
 const publicNames = `
-  atLeast atMost auth backward beginning certificateHashes changes closed conflated count
+  atLeast atMost auth backward beginning certificateHashes changes client closed conflated count
   credit delivered dropped enter exists expires factor filter first from gaps getToken group
   headers health history id initial key kind last leave limit lost map max maxBytes maxKeys
   member members message messages more name next noEcho noRetained not offline on pingAfter

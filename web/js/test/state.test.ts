@@ -250,13 +250,13 @@ describe("presence", () => {
     stream.send(keyed(1, "id1", "here"), keyed(2, "id2", "there"), keyed(3, "id1"));
     stream.send(frames.writeSkip({ topic: 1, to: 6 }));
     expect(await members).toEqual([
-      { topic: "room", id: "id2", state: "there", time: new Date(1_790_000_000_002) },
+      { topic: "room", client: "id2", state: "there", since: new Date(1_790_000_000_002) },
     ]);
     await stream.fin;
     const strange = client.presence("room");
     (await begin(session, 1, 4)).send(keyed(1, "id1", "", { encoding: 1, data: Uint8Array.of(0xc1) }));
     const [member] = await strange;
-    expect(member?.id).toBe("id1");
+    expect(member?.client).toBe("id1");
     expect(() => member?.state).toThrow(SyntaxError);
     const nobody = client.presence("room");
     await begin(session, 0, 4);
@@ -275,7 +275,7 @@ describe("presence", () => {
       if (!e) return "done";
       if (e.kind === "gap") return `gap ${e.reason}`;
       if (e.kind === "counted") return `${e.topic} ${e.count}`;
-      return `${e.kind} ${e.topic} ${e.member.id} ${e.member.state}`;
+      return `${e.kind} ${e.topic} ${e.member.client} ${e.member.state}`;
     };
     const announce = (number: number, name: string, last: number) =>
       frames.writeTopic({ topic: number, name: `$presence.${name}`, epoch: EPOCH, offset: 0, last });
@@ -312,7 +312,7 @@ describe("presence", () => {
       "room.d 1",
       "room.d 0",
     ]);
-    expect(watch.members("room.a").map((m) => m.id)).toEqual(["id1"]);
+    expect(watch.members("room.a").map((m) => m.client)).toEqual(["id1"]);
 
     const session = await again(c);
     const second = await serve(session);
@@ -457,5 +457,20 @@ test("a typed topic has the same methods", async () => {
   topic.map().close();
   const batch = topic.publishBatch([{ value: { n: 4 } }, { value: { n: 5 } }]);
   void batch.catch(() => {});
-  expect(() => client.topic("a b")).toThrow(coded("invalid_topic"));
+  expect(() => client.topic("a b")).toThrow(coded("invalid_pattern"));
+  expect(() => client.topic("$sys.x")).toThrow(coded("system_topic"));
+});
+
+test("a typed topic may be a pattern, which is only subscribed to", async () => {
+  const { client, session } = await connected();
+  const readings = client.topic<number>("readings.*");
+  const invalid = coded("invalid_topic");
+  expect(() => readings.publishLossy(1)).toThrow(invalid);
+  await expect(readings.publish(1)).rejects.toThrow(invalid);
+  await expect(readings.publishBatch([{ value: 1 }])).rejects.toThrow(invalid);
+  await expect(readings.request(1)).rejects.toThrow(invalid);
+  await expect(readings.history()).rejects.toThrow(invalid);
+  expect(() => readings.map()).toThrow(invalid);
+  readings.subscribe();
+  expect((await session.subscription()).subscribe.pattern).toBe("readings.*");
 });

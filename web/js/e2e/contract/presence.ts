@@ -20,7 +20,7 @@ function checkEvent(run: Run, w: WantEvent, e: PresenceEvent | Gap): void {
     return same ? undefined : mismatch(`the event is ${show(e)}; want ${show(w)}`);
   }
   const name = w[e.kind];
-  if (name === undefined || run.client(name).id !== e.member.id) mismatch(`the event is ${show(e)}; want ${show(w)}`);
+  if (name === undefined || run.client(name).id !== e.member.client) mismatch(`the event is ${show(e)}; want ${show(w)}`);
   if (w.topic !== undefined && w.topic !== e.topic) mismatch(`the topic is ${e.topic}; want ${w.topic}`);
   if (w.state !== undefined && !equal(e.member.state, w.state)) {
     mismatch(`the state is ${show(e.member.state)}; want ${show(w.state)}`);
@@ -55,7 +55,7 @@ export const presenceSteps = {
     (run, f: { client?: string; topic: string; members: Record<string, Json> }) =>
       eventually(async () => {
         const members = await run.client(f.client).presence(f.topic);
-        const got = Object.fromEntries(members.map((m) => [m.id, m.state]));
+        const got = Object.fromEntries(members.map((m) => [m.client, m.state]));
         const want = Object.fromEntries(Object.entries(f.members).map(([name, s]) => [run.client(name).id, s]));
         if (!equal(got, want)) mismatch(`present are ${show(got)}; want ${show(want)}`);
       }),

@@ -250,7 +250,7 @@ export const capabilities = {
         await client.enter(topic);
         await until(() => told().length === 3, "updated, and joined");
         const members = await client.presence(topic);
-        equal(members.map((m) => [m.id, m.state]).toSorted(), [[client.id, null], [other.id, "Anna"]].toSorted(), "members");
+        equal(members.map((m) => [m.client, m.state]).toSorted(), [[client.id, null], [other.id, "Anna"]].toSorted(), "members");
         equal([...(await client.presenceCount(topic))], [[topic, 2]], "count");
         await client.leave(topic);
       });
