@@ -66,16 +66,23 @@ func (p *positions) of(topic string) (Position, bool) {
 }
 
 // Position returns how far the application has come on a subscription to one
-// topic: FromPosition of it gives what follows the last item that was taken. ok is
-// false while that is not known, and for patterns with wildcards.
+// topic: FromPosition of it gives what follows the last item that was taken, and what
+// the broker has left out behind it, for a filter or as an echo, is not asked for
+// again. It stays as it was at the end. ok is false while that is not known, for
+// patterns with wildcards, and in a group, which has no order.
 func (s *Subscription) Position() (p Position, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.sequence.exact {
+	return s.positionLocked()
+}
+
+func (s *Subscription) positionLocked() (p Position, ok bool) {
+	if !s.sequence.exact || s.options.Group != "" {
 		return Position{}, false
 	}
 	name := s.topicName()
-	if t := s.sequence.byName[name]; t != nil && s.inbox.empty() {
+	// At the end what waits may have been dropped: it was not taken.
+	if t := s.sequence.byName[name]; t != nil && s.inbox.empty() && !s.done {
 		return *t.position(), true
 	}
 	return s.taken.of(name)

@@ -235,9 +235,11 @@ func newSubscription(c *Client, pattern string, opts SubscribeOptions) *Subscrip
 	switch opts.From.kind {
 	case codec.FromPosition:
 		q.resume(s.topicName(), opts.From.position)
+		s.taken.take(Message{Topic: s.topicName(), Position: opts.From.position})
 	case codec.FromPositions:
 		for topic, p := range opts.From.positions {
 			q.resume(topic, p)
+			s.taken.take(Message{Topic: topic, Position: p})
 		}
 		q.since = opts.From.since
 	case codec.FromTime:
@@ -485,6 +487,9 @@ func (s *Subscription) finish(err error) {
 	defer s.mu.Unlock()
 	if s.done {
 		return
+	}
+	if p, ok := s.positionLocked(); ok {
+		s.taken.take(Message{Topic: s.topicName(), Position: p})
 	}
 	s.done, s.err = true, err
 	s.cancel()
