@@ -92,6 +92,80 @@ func TestOfflineBounds(t *testing.T) {
 	})
 }
 
+// stalling is a connection whose writes wait while it is stalled.
+type stalling struct {
+	client.Conn
+	gate chan struct{} // holds one token while it is not
+}
+
+func (c stalling) OpenStream(ctx context.Context) (client.Stream, error) {
+	s, err := c.Conn.OpenStream(ctx)
+	return stallingStream{s, c}, err
+}
+
+type stallingStream struct {
+	client.Stream
+	conn stalling
+}
+
+func (s stallingStream) Write(p []byte) (int, error) {
+	select {
+	case <-s.conn.gate:
+		s.conn.gate <- struct{}{}
+	case <-s.conn.Context().Done():
+	}
+	return s.Stream.Write(p)
+}
+
+// With a connection PublishAsync takes 16 MiB without an answer, and more if that much
+// may wait without one.
+func TestAsyncBoundsWithConnection(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		gate := make(chan struct{}, 1)
+		gate <- struct{}{}
+		stall := func(c *client.Config) {
+			c.Dial = func(ctx context.Context, url string) (client.Conn, error) {
+				conn, err := w.connect(ctx, url)
+				return stalling{conn, gate}, err
+			}
+		}
+		c := w.dial(stall)
+		more := w.dial(stall, func(c *client.Config) { c.Offline.MaxBytes = 20 << 20 })
+		<-gate
+		large := make([]byte, 256<<10) // the most that the broker takes
+		publish := func(c *client.Client, count int) (results []*client.PublishResult) {
+			for range count {
+				results = append(results, c.PublishAsync("x", large, nil))
+			}
+			return results
+		}
+		taken := append(publish(c, 63), publish(more, 79)...)
+		synctest.Wait()
+		for _, r := range taken {
+			select {
+			case <-r.Done():
+				_, err := r.Wait(t.Context())
+				t.Fatalf("a result without an answer: %v", err)
+			default:
+			}
+		}
+		for _, r := range append(publish(c, 1), publish(more, 1)...) {
+			if _, err := r.Wait(t.Context()); codec.CodeOf(err) != codec.CodeQueueFull {
+				t.Errorf("of one too many: %v", err)
+			}
+		}
+		gate <- struct{}{}
+		for _, r := range taken {
+			if _, err := r.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := publish(c, 1)[0].Wait(t.Context()); err != nil {
+			t.Errorf("when there is room again: %v", err)
+		}
+	})
+}
+
 // Whenever the connection is lost, what was published comes once, in order.
 func TestPublishThroughInterruptions(t *testing.T) {
 	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
