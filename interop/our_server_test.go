@@ -93,11 +93,12 @@ var serves = map[string]serveSide{
 }
 
 // closeStream ends the sending side. A client that is through with the stream may
-// have dropped it already, and so stopped what we send.
+// have dropped it already, and so stopped what we send, or have closed the session if
+// it was the last one.
 func closeStream(stream *wt.Stream) error {
 	err := stream.Close()
 	var stopped *wt.StreamError
-	if errors.As(err, &stopped) && stopped.Remote {
+	if errors.As(err, &stopped) && stopped.Remote || errors.Is(err, wt.ErrSessionClosed) {
 		return nil
 	}
 	return err
