@@ -224,6 +224,7 @@ func (c *Client) setState(s State, err error) {
 // begin makes a connection the one that is used.
 func (c *Client) begin(conn *connection) {
 	c.setCurrent(conn)
+	conn.catchUp() // what is given from now on goes to conn
 	c.enterAgain(conn)
 	c.setState(StateConnected, nil)
 }
@@ -317,6 +318,7 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 		hello.Capabilities |= codec.CapDatagrams
 	}
 	conn := newConnection(c, transport)
+	conn.shown = hello.Token
 	c.mu.Lock()
 	subs := make([]*Subscription, 0, len(c.subs))
 	for sub := range c.subs {
@@ -334,7 +336,6 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 	c.mu.Lock()
 	c.resume = codec.Resume{Client: conn.welcome.Client, Secret: conn.welcome.Secret}
 	c.mu.Unlock()
-	conn.catchUp(hello.Token)
 	return conn, nil
 }
 

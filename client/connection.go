@@ -23,6 +23,7 @@ type connection struct {
 	ctx      context.Context // ends with the connection; the cause is an *Error
 	cancel   context.CancelCauseFunc
 	welcomed chan struct{} // closed when welcome is there
+	shown    string        // the token of HELLO
 	wg       sync.WaitGroup
 
 	// Static after welcomed was closed.

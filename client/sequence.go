@@ -460,7 +460,7 @@ func (q *sequencer) message(t *topicSequence, m codec.Message) Message {
 }
 
 // at is a moment of the broker's clock.
-func (q *sequencer) at(ms uint64) time.Time { return q.base.Add(time.Duration(ms) * time.Millisecond) }
+func (q *sequencer) at(ms uint64) time.Time { return q.base.Add(millis(ms)) }
 
 func gapItem(g Gap) item { return item{message: Message{Topic: g.Topic, Gap: &g}} }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -66,17 +67,20 @@ func (n *connection) authenticate(ctx context.Context, token string) (expires ti
 
 // catchUp shows the broker the token that was given to the client while this
 // connection was being made with another one.
-func (n *connection) catchUp(shown string) {
+func (n *connection) catchUp() {
 	n.client.mu.Lock()
 	token := n.client.token
 	n.client.mu.Unlock()
-	if token == shown {
+	if token == n.shown {
 		return
 	}
 	n.start(func() {
-		if _, err := n.authenticate(n.client.ctx, token); err != nil {
+		expires, err := n.authenticate(n.client.ctx, token)
+		if err != nil {
 			n.client.log.Debug("the new token was not taken", slog.Any("error", err))
+			return
 		}
+		n.given(expires)
 	})
 }
 
@@ -100,7 +104,12 @@ func (n *connection) moment(ms codec.Optional) time.Time {
 	if !ms.Set {
 		return time.Time{}
 	}
-	return n.base.Add(time.Duration(ms.Value) * time.Millisecond)
+	return n.base.Add(millis(ms.Value))
+}
+
+// millis is a number of milliseconds as a duration, of 292 years at most.
+func millis(ms uint64) time.Duration {
+	return time.Duration(min(ms, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
 }
 
 // noticed takes a NOTICE.
@@ -134,7 +143,7 @@ func (n *connection) keepToken() {
 			if rest <= 0 {
 				rest = clockSkew
 			}
-			timer.Reset(rest*8/10 - rand.N(rest/10+1))
+			timer.Reset(rest/10*8 - rand.N(rest/10+1))
 		}
 		select {
 		case <-timer.C:

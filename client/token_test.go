@@ -88,6 +88,63 @@ func TestTokenByHandIsReplacedInTime(t *testing.T) {
 	})
 }
 
+// So is one that is given while a connection is being made.
+func TestTokenByHandDuringAnAttempt(t *testing.T) {
+	inWorld(t, broker.Config{Authenticator: datedTokens{}}, func(t *testing.T, w *world) {
+		var asked atomic.Int32
+		var dialing chan struct{} // nil: nobody waits
+		c := w.dial(func(c *client.Config) {
+			c.GetToken = func(context.Context) (string, error) {
+				asked.Add(1)
+				return until(time.Minute), nil
+			}
+			c.Dial = func(ctx context.Context, url string) (client.Conn, error) {
+				if dialing != nil {
+					<-dialing
+				}
+				return w.connect(ctx, url)
+			}
+		})
+		dialing = make(chan struct{})
+		w.cut()
+		w.heal()
+		time.Sleep(5 * time.Second) // the attempt waits
+		if err := c.Authenticate(t.Context(), until(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		close(dialing)
+		w.connected(c)
+		time.Sleep(40 * time.Minute)
+		synctest.Wait()
+		if n := asked.Load(); n != 2 {
+			t.Errorf("asked %d times while the token had an hour", n)
+		}
+	})
+}
+
+// A token that lasts for ages is not asked for all the time.
+func TestTokenThatLastsForAges(t *testing.T) {
+	for _, years := range []int64{60, 100, 250, 8000} {
+		inWorld(t, broker.Config{Authenticator: datedTokens{}}, func(t *testing.T, w *world) {
+			asked := 0
+			c := w.dial(func(c *client.Config) {
+				c.GetToken = func(ctx context.Context) (string, error) {
+					if asked++; asked > 100 {
+						<-ctx.Done()
+					}
+					return strconv.FormatInt(time.Now().Unix()+years*365*24*3600, 10), nil
+				}
+			})
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if asked > 1 {
+				t.Errorf("asked %d times for a token of %d years", asked, years)
+			}
+			_ = c.Close()
+		})
+	}
+}
+
 // A token that is given without a connection is shown on the next one, also where that is
 // being made already.
 func TestAuthenticateWhileOffline(t *testing.T) {
