@@ -355,11 +355,12 @@ func (p *publisher) numberLocked(i int) codec.Publish {
 }
 
 // refuseLocked makes messages fail that the broker does not take, or that have expired
-// before they could be sent, from the one at i on.
+// before they could be sent, from the one at i on. Of what was sent under another client
+// id that would say too much: it may have been published.
 func (p *publisher) refuseLocked(n *connection, i int) {
 	for i >= p.numbered && i < len(p.queue) {
 		err := n.checkPayload(p.queue[i].message)
-		if err == nil && p.queue[i].expired() {
+		if err == nil && p.queue[i].sentAt.IsZero() && p.queue[i].expired() {
 			err = codec.Errorf(codec.CodeExpired, "the message waited longer than its time to live, and was not sent")
 		}
 		if err == nil {

@@ -209,6 +209,31 @@ func TestTimeToLiveWhileWaiting(t *testing.T) {
 	})
 }
 
+// Of what was sent nobody can say that it has expired unsent: under another client id it
+// goes out again, for as good as no time.
+func TestSentMessageDoesNotExpireUnsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := queued(t, 1, 1)
+		for _, o := range p.queue {
+			o.message.ID, o.message.TTL = "key", codec.Some(1000)
+		}
+		waiting := p.queue[1]
+		p.takeBackLocked()
+		time.Sleep(time.Minute)
+		p.adoptLocked(codec.ID{2})
+		n := &connection{welcome: codec.Welcome{Limits: codec.Limits{Payload: 100}}}
+		for i := range 2 {
+			p.refuseLocked(n, i)
+		}
+		if len(p.queue) != 1 || string(p.queue[0].message.Payload.Data) != "0" {
+			t.Errorf("%d messages are sent again", len(p.queue))
+		}
+		if code := codec.CodeOf(waiting.result.err); code != codec.CodeExpired {
+			t.Errorf("what was not sent has %s", code)
+		}
+	})
+}
+
 // Publishers that do nothing are forgotten, and no number is used twice.
 func TestPublishersAreBounded(t *testing.T) {
 	c := &Client{ctx: t.Context()}
