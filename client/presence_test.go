@@ -117,6 +117,41 @@ func TestPresenceIsLeftWhileOffline(t *testing.T) {
 	})
 }
 
+// A state that the broker refuses after a reconnect leaves the one before in force.
+func TestRefusedStateAfterReconnect(t *testing.T) {
+	config := broker.Config{PublishRate: 1, Topics: []broker.TopicConfig{{Pattern: "room.>", PresenceGrace: time.Second}}}
+	inWorld(t, config, func(t *testing.T, w *world) {
+		c, other := w.dial(), w.dial()
+		topics := []string{"room.1", "room.2", "room.3", "room.4", "room.5"}
+		for _, topic := range topics {
+			if err := c.Enter(t.Context(), topic, "before"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		w.cut()
+		answers := make(chan error)
+		for _, topic := range topics {
+			go func() { answers <- c.Enter(t.Context(), topic, "after") }()
+		}
+		synctest.Wait()
+		w.heal()
+		w.connected(c)
+		w.connected(other)
+		refused := 0
+		for range topics {
+			if err := <-answers; err != nil {
+				refused++
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		counts, err := other.PresenceCount(t.Context(), "room.*")
+		if refused == 0 || err != nil || len(counts) != len(topics) {
+			t.Errorf("%d were refused, present in %v, %v", refused, counts, err)
+		}
+	})
+}
+
 // Where members are only counted a watch tells each number, nobody's too, and after what
 // it could not see the one that holds.
 func TestPresenceWatchCounts(t *testing.T) {

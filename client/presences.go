@@ -47,15 +47,27 @@ func (c *Client) Enter(ctx context.Context, topic string, state any) error {
 	if err == nil {
 		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.presences[topic] == p {
-		delete(c.presences, topic)
-		if before != nil {
-			c.presences[topic] = before
-		}
-	}
+	c.enterBack(topic, p, before)
 	return err
+}
+
+// enterBack puts the presence before p, if there was one, in the place of p, which the
+// broker has refused or nobody waits for any more. The broker may know neither of them
+// on the connection that stands, so it is told.
+func (c *Client) enterBack(topic string, p, before *entered) {
+	c.mu.Lock()
+	conn, in := c.current, c.presences[topic] == p
+	if in {
+		delete(c.presences, topic)
+	}
+	if in = in && before != nil; in {
+		before = &entered{state: before.state} // nobody tells of it any more
+		c.presences[topic] = before
+	}
+	c.mu.Unlock()
+	if in && conn != nil {
+		c.tellAgain(conn, topic, before)
+	}
 }
 
 // tellEntered tells the broker of a presence until it has answered on the connection
@@ -139,13 +151,18 @@ func (c *Client) enterAgain(conn *connection) {
 	}
 	c.mu.Unlock()
 	for topic, p := range again {
-		number := conn.ask(func(a answer) {
-			if a.err != nil && !c.presenceLost(topic, p, a.err) {
-				conn.start(func() { c.enterLater(conn, topic, p, a.err) })
-			}
-		})
-		conn.send(presenceFrame(topic, p)(number))
+		c.tellAgain(conn, topic, p)
 	}
+}
+
+// tellAgain tells a connection of one presence. It does not wait for the answer.
+func (c *Client) tellAgain(conn *connection, topic string, p *entered) {
+	number := conn.ask(func(a answer) {
+		if a.err != nil && !c.presenceLost(topic, p, a.err) {
+			conn.start(func() { c.enterLater(conn, topic, p, a.err) })
+		}
+	})
+	conn.send(presenceFrame(topic, p)(number))
 }
 
 // enterLater enters again, where the broker could not just now, until it can.
