@@ -388,7 +388,7 @@ export class Connection {
     try {
       const own = !error.remote && error.code < 500;
       // Without a code it has left: a connection that is given up is replaced (1).
-      const given = error.code === 500 ? { closeCode: 1 } : {};
+      const given = error.code >= 500 && error.code <= 502 ? { closeCode: 1 } : {};
       this.#transport.close(own ? { closeCode: error.code, reason: error.reason } : given);
     } catch {
       // It was closed already.

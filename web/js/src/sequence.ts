@@ -268,7 +268,8 @@ export class Sequence {
 
   #lossy(a: Arrival): void {
     const t = a.topic;
-    if (t.class !== RELIABLE || needs(a.frame) <= t.reliable) {
+    // In a group its reliable one may be another member's.
+    if (t.class !== RELIABLE || !this.#ordered || needs(a.frame) <= t.reliable) {
       this.#hand(a);
       this.#settle(t);
     } else if (t.held && t.held.frame.offset >= a.frame.offset) this.#drop(a, "late");

@@ -158,7 +158,7 @@ describe("connect", () => {
     expect(closed).not.toHaveBeenCalled();
     await vi.advanceTimersByTimeAsync(1);
     await refused;
-    await session.closedByClient;
+    expect(await session.closedByClient).toEqual({ closeCode: 1 }); // a session that was resumed has not left
   });
 
   test("a signal cancels the attempt", async () => {

@@ -351,6 +351,15 @@ describe("the class in force", () => {
 });
 
 describe("a group", () => {
+  test("waits with a lossy message for no reliable one: another member may have it", async () => {
+    const script = new Script("reliable", false);
+    script.stream(12, { reliable: 1 });
+    script.stream(14, { reliable: 1 });
+    script.stream(13);
+    expect(await script.got()).toBe("a12~ a14~ a13");
+    expect(script.drops).toEqual([]);
+  });
+
   test("has no order, and nothing is late", async () => {
     const s = new Script("reliable", false);
     s.stream(15);
