@@ -662,3 +662,40 @@ func TestGroupMessageExpiresInAMembersQueue(t *testing.T) {
 		w.leave()
 	}, broker.Config{})
 }
+
+// Messages that the bus has brought have no offset of their own. What expires of them is
+// told apart from what was written and is not finished.
+func TestGroupMessageOfTheBusExpiresInAMembersQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		var sink broker.Sink
+		b := newBroker(t, n, broker.Config{Bus: tappedBus(&sink)})
+		p, _ := welcomedPeer(t, n)
+		w := p.joinGroup(1, "g", "jobs", 1<<20)
+		heir := p.joinGroup(2, "g", "jobs", 1<<20)
+		long := strings.Repeat("x", 200<<10) // more than the connection takes unread
+		for _, text := range []string{long, "other", "late", "finished"} {
+			m := broker.Message{Topic: "jobs", Payload: codec.Text(text)}
+			if text == "late" {
+				m.Expires = sink.Now() + 1000
+			}
+			sink.Distribute("g", m)
+		}
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		size := w.want(long)
+		synctest.Wait()
+		s := b.Stats()
+		if s.Dropped[broker.DropExpired] != 1 || s.QueuedBytes < int64(size) {
+			t.Errorf("%d expired, and %d bytes are counted: the long message is not finished", s.Dropped[broker.DropExpired], s.QueuedBytes)
+		}
+		heir.finish(heir.want("other"))
+		heir.finish(heir.want("finished"))
+		w.leave()
+		heir.finish(heir.want(long))
+		synctest.Wait()
+		if s := b.Stats(); s.QueuedBytes != 0 {
+			t.Errorf("%d bytes wait", s.QueuedBytes)
+		}
+	})
+}

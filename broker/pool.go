@@ -50,11 +50,10 @@ type ticket struct {
 	missed uint64 // messages that a gap before it tells of
 }
 
-// spoiled names a message that has expired before it could be written to its member.
-type spoiled struct {
-	topic  *topic
-	offset uint64
-}
+// spoiled names a message that has expired before it could be written to its member: by
+// the first byte of its frame, which the parcel shares. Offsets tell nothing apart where
+// the bus has brought messages.
+type spoiled *byte
 
 // giving is how far a pool goes to take a message.
 type giving int
@@ -214,11 +213,15 @@ func (p *pool) consumed(m *groupMember, limit uint64) {
 func (p *pool) takeBack(m *groupMember, late []spoiled) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	gone := make(map[spoiled]struct{}, len(late))
+	for _, x := range late {
+		gone[x] = struct{}{}
+	}
 	released, n := 0, 0
 	missed := uint64(0) // the gap before it counts with what is behind it; with nothing there it is told again
 	kept := m.tickets[:0]
 	for _, t := range m.tickets {
-		if slices.Contains(late, spoiled{t.parcel.topic, t.parcel.offset}) {
+		if _, ok := gone[&t.parcel.frame[0]]; ok {
 			released += len(t.parcel.frame)
 			missed += t.missed
 			n++

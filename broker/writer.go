@@ -181,7 +181,7 @@ func (o *outlet) takeLocked(s *session, b []byte, limit int) ([]byte, uint64) {
 		if e.kind == entryMessage {
 			if e.extra != nil && e.expires() != 0 && e.expires() <= s.broker.now() {
 				if o.sub.member != nil {
-					o.sub.spoiled = append(o.sub.spoiled, spoiled{e.topic, e.offset})
+					o.sub.spoiled = append(o.sub.spoiled, &e.frame[0])
 					o.queue.drop()
 					continue
 				}
