@@ -202,3 +202,41 @@ func TestBusLossBeforeSubscribed(t *testing.T) {
 		}
 	})
 }
+
+// The oldest losses of a topic become one when there are many. A page tells it once.
+func TestHistoryAcrossManyBusLosses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		var sink broker.Sink
+		b := newBroker(t, n, broker.Config{Bus: tappedBus(&sink)})
+		const losses, each = 40, 3
+		for range losses {
+			sink.Lapsed("a", func(string) bool { return false })
+			post(t, b, "a", "1", "2", "3")
+		}
+		p, _ := welcomedPeer(t, n)
+		for _, backward := range []bool{false, true} {
+			l := p.open()
+			l.send(codec.AppendFetch(nil, codec.Fetch{Topic: "a", Backward: backward, Limit: 1000}))
+			gaps, messages := 0, 0
+			for {
+				f, err := l.reader.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f.Type == codec.TypeEnd {
+					break
+				}
+				switch f.Type {
+				case codec.TypeGap:
+					gaps++
+				case codec.TypeMessage:
+					messages++
+				}
+			}
+			if messages != losses*each || gaps > losses {
+				t.Errorf("backward %v: %d messages and %d gaps for %d losses", backward, messages, gaps, losses)
+			}
+		}
+	})
+}

@@ -168,6 +168,7 @@ func (s *session) tearDown() error {
 		s.discardLocked(sub.out)
 		sub.out.gone = true
 	}
+	s.restsLocked(-s.rests)
 	s.discardDatagramsLocked()
 	s.mu.Unlock()
 	for _, sub := range subs {

@@ -21,6 +21,7 @@ type historyPage struct {
 	messages uint64 // that were given
 	at       uint64 // the offset that was reached
 	gap      codec.Gap
+	lost     bool // that the bus has missed something in several places was told
 }
 
 const (
@@ -194,6 +195,12 @@ func (p *historyPage) give(r *Record) bool {
 func (p *historyPage) lapsed(after, before uint64) {
 	// Where no offset was given up the gap has an extent of none.
 	for _, l := range p.topic.lossesBetween(after, before) {
+		if l.to > l.from+1 { // several places: see maxLosses
+			if p.lost {
+				continue
+			}
+			p.lost = true
+		}
 		p.missing(codec.Some(l.from), l.to, codec.GapBus, 0)
 	}
 }

@@ -55,7 +55,8 @@ type session struct {
 	draining  bool                      // nothing new begins; guarded by mu
 	stopped   bool                      // the writer and the datagram sender end; guarded by mu
 	ready     [ranks][]*outlet          // what the writer takes next; guarded by mu
-	queued    int                       // bytes that wait for the subscriptions; guarded by mu
+	queued    int                       // bytes that wait for the subscriptions, with rests; guarded by mu
+	rests     int                       // bytes that wait in rests of batches; guarded by mu
 	waiting   [ranks]int                // these bytes by rank; guarded by mu
 	debts     int                       // topics that are owed to subscriptions; guarded by mu
 	writing   bool                      // the writer lives; guarded by mu

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -74,4 +75,40 @@ func TestEndBehindALongControlFrame(t *testing.T) {
 		p.wantResponse(1, reply)
 		p.control.wantEnd(codec.CodePermissionRevoked)
 	})
+}
+
+// What a stream has not taken of a batch counts as waiting until it has, or has ended.
+func TestRestOfABatchCounts(t *testing.T) {
+	for name, end := range map[string]func(p *peer, l *line){
+		"written": func(_ *peer, l *line) { l.message() },
+		"failed":  func(*peer, *line) { time.Sleep(10 * time.Second) },
+		"closed":  func(p *peer, _ *line) { _ = p.conn.CloseWithError(0, "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			script(t, func(t *testing.T, b *broker.Broker, n *memNetwork) {
+				p, _ := welcomedPeer(t, n)
+				const long = 200_000 // more than the streams take unread
+				var lines []*line
+				for i := range uint64(5) {
+					lines = append(lines, p.listen(codec.Subscribe{Number: i + 1, Pattern: "a"}))
+				}
+				post(t, b, "a", strings.Repeat("x", long))
+				for i := range lines {
+					synctest.Wait() // until the writer has begun with this one
+					p.control.send(codec.AppendPriority(nil, codec.Priority{Subscription: uint64(i + 1), Priority: 7}))
+					time.Sleep(150 * time.Millisecond)
+				}
+				if q := b.Stats().QueuedBytes; q < int64(len(lines)*long/2) {
+					t.Errorf("%d bytes wait", q)
+				}
+				for _, l := range slices.Backward(lines) { // the last one is in front
+					end(p, l)
+				}
+				synctest.Wait()
+				if q := b.Stats().QueuedBytes; q != 0 {
+					t.Errorf("%d bytes wait in the end", q)
+				}
+			}, broker.Config{})
+		})
+	}
 }

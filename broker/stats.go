@@ -171,4 +171,7 @@ func (b *budget) take(n int, reserve bool) bool {
 	return true
 }
 
+// hold counts n more bytes that wait already, whatever the bound.
+func (b *budget) hold(n int) { b.used.Add(int64(n)) }
+
 func (b *budget) give(n int) { b.used.Add(-int64(n)) }

@@ -62,7 +62,8 @@ func (s *session) nextLocked() *outlet {
 // write is the session's one writer. It lives while there is something to write.
 //
 // An outlet whose batch is not written yet comes first in its rank, so one batch of
-// each rank waits at most.
+// each rank waits at most, and one more each time that the client changes the priority
+// of such a subscription. They count against the bounds on what waits.
 func (s *session) write() {
 	pooled := buffers.Get().(*[]byte)
 	buf := *pooled
@@ -120,6 +121,9 @@ func (s *session) write() {
 
 		s.mu.Lock()
 		o.ready, o.rest = false, unwritten{}
+		if again {
+			s.restsLocked(-len(batch.b))
+		}
 		switch {
 		case err != nil || whole && end:
 			o.gone = true
@@ -130,6 +134,7 @@ func (s *session) write() {
 				batch.b = bytes.Clone(batch.b) // the buffer is for other streams
 			}
 			o.ready, o.rest = true, batch
+			s.restsLocked(len(batch.b))
 			s.ready[o.rank] = slices.Insert(s.ready[o.rank], 0, o)
 		default:
 			s.scheduleLocked(o)
@@ -162,6 +167,13 @@ func (s *session) put(o *outlet, b []byte) (n int, err error) {
 		err = nil
 	}
 	return n, err
+}
+
+// restsLocked counts n more bytes that wait in rests of batches.
+func (s *session) restsLocked(n int) {
+	s.rests += n
+	s.queued += n
+	s.broker.budget.hold(n)
 }
 
 // takeLocked appends up to about limit bytes of what waits, as far as credit
