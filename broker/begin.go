@@ -35,11 +35,13 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 	if err != nil {
 		return err
 	}
+	gone := s.broker.topics.evictedSince(sub.pattern, f.From)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := sub.beginLocked(); err != nil {
 		return err
 	}
+	sub.gone = gone
 	pos := tp.position()
 	if f.From.Kind == codec.FromNow && f.Group == "" && !f.NoRetained && pos != seen {
 		begin.snapshot = tp.log != nil // one may have come since the log was looked at
@@ -188,9 +190,11 @@ func (s *session) openPattern(sub *subscription, f codec.Subscribe) error {
 	}
 	s.mu.Unlock()
 	list, err := s.beginnings(sub, f)
+	gone := s.broker.topics.evictedSince(sub.pattern, f.From)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sub.gone = gone
 	if err != nil && s.ctx.Err() == nil {
 		sub.blind, sub.lagging = codec.GapHistory, true
 	}

@@ -48,8 +48,12 @@ func (e *evicted) since(pattern string, from codec.From) bool {
 	return false
 }
 
-// evictedSince is since for the topics of a table.
+// evictedSince is since for the topics of a table; false if from names no time. It is
+// asked when the topics were found: to make one may have cost another.
 func (t *topicTable) evictedSince(pattern string, from codec.From) bool {
+	if from.Kind != codec.FromTime && from.Kind != codec.FromPositions {
+		return false
+	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.evicted.since(pattern, from)

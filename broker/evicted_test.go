@@ -68,3 +68,23 @@ func TestEvictedTopicsAreTold(t *testing.T) {
 		}
 	})
 }
+
+// To begin with a topic that was given up may give up another one, which is told too.
+func TestTopicEvictedByTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &memNetwork{}
+		b := newBroker(t, n, broker.Config{MaxTopics: 1})
+		post(t, b, "a.old", "had")
+		time.Sleep(time.Second)
+		post(t, b, "a.new", "missed")
+		p, _ := welcomedPeer(t, n)
+		l := p.listen(codec.Subscribe{Pattern: "a.*", From: codec.From{
+			Kind: codec.FromPositions, Time: 500,
+			Positions: []codec.TopicPosition{{Topic: "a.old", Epoch: 1, Offset: 1}},
+		}})
+		g, err := codec.ParseGap(l.want(codec.TypeGap))
+		if err != nil || g.Topic != 0 || g.Reason != codec.GapHistory {
+			t.Errorf("%+v, %v", g, err)
+		}
+	})
+}

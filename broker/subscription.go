@@ -144,9 +144,6 @@ func (s *session) open(sub *subscription, f codec.Subscribe) error {
 	if (f.From.Kind == codec.FromTime || f.From.Kind == codec.FromPositions) && f.From.Time < since {
 		sub.bus = true // of topics, too, that this broker has never heard of
 	}
-	if f.From.Kind == codec.FromTime || f.From.Kind == codec.FromPositions {
-		sub.gone = b.topics.evictedSince(sub.pattern, f.From)
-	}
 	if codec.IsExact(sub.pattern) {
 		tp, err := b.topics.get(sub.pattern, true)
 		if err == nil {
