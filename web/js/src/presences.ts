@@ -9,12 +9,19 @@ import type { Payload } from "./payload.js";
 /** The state where there is none, `nil`: no bytes at all would tell that the client has left. */
 const NO_STATE: Payload = { encoding: 1, data: Uint8Array.of(0xc0) };
 
+/** A call that enters a topic. */
+interface Entering {
+  readonly topic: string;
+  /** Whether the topic was left after the call. */
+  left: boolean;
+}
+
 /** The topics that a client has entered (PROTOCOL §7.8), over its connections. */
 export class Presences {
   /** The states there. */
   readonly #entered = new Map<string, Payload>();
-  /** Of which an answer is awaited: what is newer goes before what is entered again. */
-  readonly #entering = new Set<string>();
+  /** What has no answer yet: it goes before what is entered again. */
+  readonly #entering = new Set<Entering>();
   readonly #lost: (lost: PresenceLost) => void;
 
   /** `lost` is told of a topic that could not be entered again. */
@@ -22,7 +29,10 @@ export class Presences {
     this.#lost = lost;
   }
 
-  /** Enters a topic, on the next connection if this one is lost before the answer. */
+  /**
+   * Enters a topic, on the next connection if this one is lost before the answer, unless
+   * it is left meanwhile.
+   */
   async enter(
     connection: () => Promise<Connection>,
     topic: string,
@@ -32,24 +42,29 @@ export class Presences {
     const { length } = state.data;
     if (length > MAX_STATE) throw fail("payload_too_large", `a state of ${length} bytes; the limit is ${MAX_STATE}`);
     if (length === 0) state = NO_STATE;
-    for (;;) {
-      const c = await connection();
-      this.#entering.add(topic);
-      try {
-        await abortable(c.requests.presence(topic, state), signal);
-        this.#entered.set(topic, state);
-        return;
-      } catch (e) {
-        if ((e as TidewireError).codeName !== "connection_lost") throw e;
-      } finally {
-        this.#entering.delete(topic);
+    const entering: Entering = { topic, left: false };
+    this.#entering.add(entering);
+    try {
+      while (!entering.left) {
+        const c = await connection();
+        if (entering.left) return;
+        try {
+          await abortable(c.requests.presence(topic, state), signal);
+          if (!entering.left) this.#entered.set(topic, state);
+          return;
+        } catch (e) {
+          if ((e as TidewireError).codeName !== "connection_lost") throw e;
+        }
       }
+    } finally {
+      this.#entering.delete(entering);
     }
   }
 
   /** Leaves a topic; without a connection it is left when the broker's grace is over. */
   async leave(c: Connection | undefined, topic: string): Promise<void> {
     this.#entered.delete(topic);
+    for (const e of this.#entering) if (e.topic === topic) e.left = true;
     await c?.requests.presence(topic, undefined).catch((e: TidewireError) => {
       if (e.codeName !== "connection_lost") throw e;
     });
@@ -65,7 +80,8 @@ export class Presences {
     const backoff = new Backoff();
     while (!c.error && this.#entered.get(topic) === state) {
       try {
-        if (!this.#entering.has(topic)) return void (await c.requests.presence(topic, state));
+        const newer = [...this.#entering].some((e) => e.topic === topic && !e.left);
+        if (!newer) return void (await c.requests.presence(topic, state));
         await sleep(backoff.next(), c.signal);
       } catch (e) {
         const error = e as TidewireError;

@@ -195,6 +195,34 @@ describe("presence", () => {
     await entered;
   });
 
+  test("that was left before its answer is not entered again", async () => {
+    const c = await connected();
+    const entered = c.client.enter("x", 1);
+    const { number } = await presence(c.session);
+    const left = [c.client.leave("x"), c.client.enter("w", 1), c.client.leave("w")];
+    for (const topic of ["x", "w"]) {
+      const f = await presence(c.session);
+      expect([f.topic, f.state]).toEqual([topic, undefined]);
+      ack(c.session, f.number);
+    }
+    ack(c.session, number);
+    await Promise.all([entered, ...left]);
+
+    const unsure = c.client.enter("y", 1);
+    await presence(c.session);
+    c.session.lose();
+    await until(() => expect(c.client.state).toBe("disconnected"));
+    const waiting = c.client.enter("z", 1);
+    await c.client.leave("y");
+    await c.client.leave("z");
+    const next = await c.broker.session();
+    await next.hello();
+    next.welcome();
+    await Promise.all([unsure, waiting]);
+    await turn();
+    expect(next.control.frames.size).toBe(0);
+  });
+
   test("is entered again until the broker can, unless it was left meanwhile", async () => {
     vi.spyOn(Math, "random").mockReturnValue(0); // of the waits
     const c = await connected();
