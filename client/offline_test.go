@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -266,6 +267,28 @@ func TestHealthOfSubscriptions(t *testing.T) {
 		_ = slow.Close()
 		if slow.State() != client.StateUnsubscribed {
 			t.Errorf("the subscription is %s", slow.State())
+		}
+	})
+}
+
+// A time to live may be as long as a duration can be.
+func TestTimeToLiveForAges(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		m, err := client.OpenMap[string](t.Context(), c, "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = m.Close() }()
+		for _, ttl := range []time.Duration{1, time.Hour, 100 * 365 * 24 * time.Hour, math.MaxInt64} {
+			opts := &client.PublishOptions{Key: ttl.String(), TTL: ttl, Retain: true}
+			if _, err := c.Publish(t.Context(), "x", "here", opts); err != nil {
+				t.Errorf("%v: %v", ttl, err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if n := m.Len(); n != 3 {
+			t.Errorf("%d values are there", n)
 		}
 	})
 }

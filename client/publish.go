@@ -204,7 +204,7 @@ func outgoingMessage(topic string, value any, mode codec.Mode, opts *PublishOpti
 	case m.ID != "" && mode == codec.ModeLossy:
 		return m, codec.Errorf(codec.CodeInvalidOption, "a lossy message has no idempotency key")
 	case opts.TTL > 0:
-		m.TTL = codec.Some(uint64((opts.TTL + time.Millisecond - 1) / time.Millisecond))
+		m.TTL = codec.Some(uint64((opts.TTL-1)/time.Millisecond) + 1)
 	}
 	return m, codec.CheckHeaders(m.Headers)
 }

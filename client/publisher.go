@@ -329,7 +329,7 @@ func (o *outgoing) age(now time.Time) uint64 {
 
 // expired reports whether the message's time to live is over.
 func (o *outgoing) expired() bool {
-	return o.message.TTL.Set && time.Since(o.at) >= time.Duration(o.message.TTL.Value)*time.Millisecond
+	return o.message.TTL.Set && time.Since(o.at) >= millis(o.message.TTL.Value)
 }
 
 // numberLocked gives the message at i its sequence, and returns what is to be sent.
