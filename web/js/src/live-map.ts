@@ -51,7 +51,10 @@ export class LiveMap<T = unknown> {
   /** @internal `subscription` is fresh. */
   constructor(subscription: Subscription<T>, maxKeys = DEFAULT_MAX_KEYS) {
     this.#maxKeys = maxKeys;
-    if (!(maxKeys > 0)) throw bad("maxKeys is not above 0");
+    if (!(maxKeys > 0)) {
+      subscription.close();
+      throw bad("maxKeys is not above 0");
+    }
     this.#subscription = subscription;
     this.ready = this.#ready.promise;
     this.closed = subscription.closed.then((error) => this.#error ?? error);

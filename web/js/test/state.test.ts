@@ -35,6 +35,13 @@ async function again({ broker, session }: Connected): Promise<MockSession> {
 }
 
 describe("a live map", () => {
+  test("with a bound that is none is refused, and keeps no subscription", async () => {
+    const { client, session } = await connected();
+    expect(() => client.map("m", { maxKeys: 0 })).toThrow(coded("invalid_option"));
+    const { stream } = await session.subscription();
+    await stream.fin;
+  });
+
   test("has the last values, and follows them", async () => {
     const { client, session } = await connected();
     const map = client.map<string>("m");
