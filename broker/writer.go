@@ -104,7 +104,7 @@ func (s *session) write() {
 		}
 
 		start := time.Now()
-		n, err := s.put(o, batch.b)
+		n, err := s.put(o, batch.b, start)
 		whole := n == len(batch.b)
 		if err == nil && whole && end {
 			err = o.stream.Close()
@@ -147,13 +147,13 @@ func (s *session) write() {
 	}
 }
 
-// put writes as much of b as the stream takes in a turn. It fails if the stream has
-// taken nothing at all for Config.WriteTimeout.
-func (s *session) put(o *outlet, b []byte) (n int, err error) {
+// put writes as much of b as the stream takes in a turn, which begins at start. It fails
+// if the stream has taken nothing at all for Config.WriteTimeout.
+func (s *session) put(o *outlet, b []byte, start time.Time) (n int, err error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	timeout, start := s.broker.config.WriteTimeout, time.Now()
+	timeout := s.broker.config.WriteTimeout
 	if err := o.stream.SetWriteDeadline(start.Add(min(turn, timeout-o.stalled))); err != nil {
 		return 0, err
 	}
@@ -163,7 +163,7 @@ func (s *session) put(o *outlet, b []byte) (n int, err error) {
 	} else {
 		o.stalled += time.Since(start)
 	}
-	if isTimeout(err) && o.stalled < timeout {
+	if err != nil && isTimeout(err) && o.stalled < timeout {
 		err = nil
 	}
 	return n, err
