@@ -152,6 +152,36 @@ func TestRefusedStateAfterReconnect(t *testing.T) {
 	})
 }
 
+// Who stops waiting for an Enter is as present as before.
+func TestEnterThatIsGivenUp(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		if err := c.Enter(t.Context(), "room.1", "before"); err != nil {
+			t.Fatal(err)
+		}
+		w.network.Gate = make(chan struct{})
+		w.network.Shut.Store(true) // no answer comes
+		for _, topic := range []string{"room.1", "room.2"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			if err := c.Enter(ctx, topic, "after"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			cancel()
+		}
+		w.network.Shut.Store(false)
+		close(w.network.Gate)
+		synctest.Wait()
+		counts, err := c.PresenceCount(t.Context(), "room.*")
+		if err != nil || len(counts) != 1 || counts["room.1"] != 1 {
+			t.Errorf("present in %v, %v", counts, err)
+		}
+		members, err := c.Presence(t.Context(), "room.1")
+		if err != nil || len(members) != 1 || string(members[0].State.Data) != "before" {
+			t.Errorf("present: %v, %v", members, err)
+		}
+	})
+}
+
 // Where members are only counted a watch tells each number, nobody's too, and after what
 // it could not see the one that holds.
 func TestPresenceWatchCounts(t *testing.T) {

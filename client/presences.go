@@ -23,7 +23,7 @@ type entered struct {
 // reconnects the client enters again by itself, within the grace (10 s by default)
 // without anybody noticing: if it may not any more, Config.OnPresenceLost is called. A
 // client may be present in 64 topics. It needs the permission to subscribe to the
-// topic, but no subscription.
+// topic, but no subscription. If Enter fails, or ctx ends, the client is as present as before.
 func (c *Client) Enter(ctx context.Context, topic string, state any) error {
 	if err := checkTopic(topic); err != nil {
 		return err
@@ -47,27 +47,39 @@ func (c *Client) Enter(ctx context.Context, topic string, state any) error {
 	if err == nil {
 		return nil
 	}
-	c.enterBack(topic, p, before)
+	c.enterBack(topic, p, before, err)
 	return err
 }
 
-// enterBack puts the presence before p, if there was one, in the place of p, which the
-// broker has refused or nobody waits for any more. The broker may know neither of them
-// on the connection that stands, so it is told.
-func (c *Client) enterBack(topic string, p, before *entered) {
+// enterBack puts the presence before p, or none, in the place of p, which has failed with
+// err: the broker has refused it, or nobody waits for it any more. The broker may know
+// anything on the connection that stands, so it is told.
+func (c *Client) enterBack(topic string, p, before *entered, err error) {
+	if before != nil {
+		before = &entered{state: before.state} // nobody tells of it any more
+	}
 	c.mu.Lock()
 	conn, in := c.current, c.presences[topic] == p
 	if in {
 		delete(c.presences, topic)
 	}
-	if in = in && before != nil; in {
-		before = &entered{state: before.state} // nobody tells of it any more
+	if in && before != nil {
 		c.presences[topic] = before
 	}
 	c.mu.Unlock()
-	if in && conn != nil {
-		c.tellAgain(conn, topic, before)
+	e, coded := errors.AsType[*Error](err)
+	if !in || conn == nil || before == nil && coded && e.Remote {
+		return
 	}
+	number := conn.ask(func(a answer) {
+		switch next := c.entered(topic); {
+		case next != before: // it was left, or entered again, and this may have come behind
+			conn.send(presenceFrame(topic, next)(conn.ask(func(answer) {})))
+		case a.err != nil && before != nil && !c.presenceLost(topic, before, a.err):
+			conn.start(func() { c.enterLater(conn, topic, before, a.err) })
+		}
+	})
+	conn.send(presenceFrame(topic, before)(number))
 }
 
 // tellEntered tells the broker of a presence until it has answered on the connection
@@ -151,18 +163,13 @@ func (c *Client) enterAgain(conn *connection) {
 	}
 	c.mu.Unlock()
 	for topic, p := range again {
-		c.tellAgain(conn, topic, p)
+		number := conn.ask(func(a answer) {
+			if a.err != nil && !c.presenceLost(topic, p, a.err) {
+				conn.start(func() { c.enterLater(conn, topic, p, a.err) })
+			}
+		})
+		conn.send(presenceFrame(topic, p)(number))
 	}
-}
-
-// tellAgain tells a connection of one presence. It does not wait for the answer.
-func (c *Client) tellAgain(conn *connection, topic string, p *entered) {
-	number := conn.ask(func(a answer) {
-		if a.err != nil && !c.presenceLost(topic, p, a.err) {
-			conn.start(func() { c.enterLater(conn, topic, p, a.err) })
-		}
-	})
-	conn.send(presenceFrame(topic, p)(number))
 }
 
 // enterLater enters again, where the broker could not just now, until it can.
