@@ -291,7 +291,8 @@ export class Client {
    * Enters a topic: this client is present in it, with a state of at most 1 KiB once
    * encoded, until it leaves or ends. To enter again changes the state. After a
    * reconnect it is entered again; if that is refused the event `presence` tells.
-   * Rejects with the broker's refusal, or as {@link history} does.
+   * Rejects with the broker's refusal, or as {@link history} does; the client is as
+   * present as before then.
    */
   async enter(
     topic: string,

@@ -53,12 +53,29 @@ export class Presences {
           if (!entering.left) this.#entered.set(topic, state);
           return;
         } catch (e) {
-          if ((e as TidewireError).codeName !== "connection_lost") throw e;
+          const { codeName } = e as TidewireError;
+          if (codeName === "aborted" && !entering.left) {
+            entering.left = true;
+            this.#back(c, topic);
+          }
+          if (codeName !== "connection_lost") throw e;
         }
       }
     } finally {
       this.#entering.delete(entering);
     }
+  }
+
+  /** Takes back what was sent and is not waited for any more. */
+  #back(c: Connection, topic: string): void {
+    const state = this.#entered.get(topic);
+    if (state) void this.#again(c, topic, state);
+    else if (!this.#newer(topic)) c.requests.presence(topic, undefined).catch(() => {});
+  }
+
+  /** Whether a call enters the topic that has no answer yet. */
+  #newer(topic: string): boolean {
+    return [...this.#entering].some((e) => e.topic === topic && !e.left);
   }
 
   /** Leaves a topic; without a connection it is left when the broker's grace is over. */
@@ -80,8 +97,7 @@ export class Presences {
     const backoff = new Backoff();
     while (!c.error && this.#entered.get(topic) === state) {
       try {
-        const newer = [...this.#entering].some((e) => e.topic === topic && !e.left);
-        if (!newer) return void (await c.requests.presence(topic, state));
+        if (!this.#newer(topic)) return void (await c.requests.presence(topic, state));
         await sleep(backoff.next(), c.signal);
       } catch (e) {
         const error = e as TidewireError;

@@ -230,6 +230,25 @@ describe("presence", () => {
     expect(next.control.frames.size).toBe(0);
   });
 
+  test("whose enter is given up is as before", async () => {
+    const c = await connected();
+    for (const before of [undefined, "before"]) {
+      const entered = before && c.client.enter("x", before);
+      if (entered) ack(c.session, (await presence(c.session)).number);
+      await entered;
+      const stop = new AbortController();
+      const after = expect(c.client.enter("x", "after", stop)).rejects.toThrow(coded("aborted"));
+      const given = await presence(c.session);
+      stop.abort();
+      await after;
+      const back = await presence(c.session);
+      expect([back.topic, back.state?.data]).toEqual(["x", before && text(before)]);
+      for (const { number } of [given, back]) ack(c.session, number);
+    }
+    await turn();
+    expect(c.session.control.frames.size).toBe(0);
+  });
+
   test("is entered again until the broker can, unless it was left meanwhile", async () => {
     vi.spyOn(Math, "random").mockReturnValue(0); // of the waits
     const c = await connected();
