@@ -538,6 +538,7 @@ describe("waiting", () => {
 
 describe("options", () => {
   test("go with the message", async () => {
+    vi.useFakeTimers({ toFake: ["Date"] }); // the time to live counts from the call on
     const { client, session } = await connected();
     const headers = { kind: "x", empty: "" };
     const done = client.publish("a", "v", { key: "k", ttl: 5000, headers, retain: true, id: "i" });
