@@ -104,15 +104,26 @@ func (c *subCommand) ended(p *process, err error) error {
 	return nil
 }
 
-// connectionNotes tells on w when the connection is lost and when it is back.
+// connectionNotes tells on w when the connection is lost, why it does not come back, each
+// time that this is something else, and when it is back.
 func connectionNotes(w io.Writer) func(client.State, error) {
-	var lost atomic.Bool
+	var why atomic.Value // string; "" while there is a connection
+	why.Store("")
 	return func(state client.State, err error) {
-		switch {
-		case state == client.StateDisconnected && !lost.Swap(true):
-			fmt.Fprintf(w, "connection lost, trying again: %v\n", err)
-		case state == client.StateConnected && lost.Swap(false):
-			fmt.Fprintln(w, "connected again")
+		switch state {
+		case client.StateDisconnected:
+			text := fmt.Sprint(err)
+			switch why.Swap(text) {
+			case "":
+				fmt.Fprintf(w, "connection lost, trying again: %s\n", text)
+			case text:
+			default:
+				fmt.Fprintf(w, "still trying: %s\n", text)
+			}
+		case client.StateConnected:
+			if why.Swap("") != "" {
+				fmt.Fprintln(w, "connected again")
+			}
 		}
 	}
 }

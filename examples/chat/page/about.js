@@ -18,7 +18,10 @@ export class About {
     this.#subscription = this.#link.subscribe(
       topics.about(room),
       { class: "latest" },
-      (item) => item.kind === "message" && this.#show(readAbout(item)), // the newest counts
+      (item) => {
+        if (item.kind === "message") this.#show(readAbout(item)); // the newest counts
+        else if (item.reason === "reconnect" && !item.to) this.#show({ text: "", name: "" }); // the broker began anew
+      },
       failed,
     );
   }

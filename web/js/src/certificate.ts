@@ -13,7 +13,7 @@ export function parseCertificateHash(hash: string | Uint8Array): Uint8Array<Arra
     b = (hash.match(/\w\w/g) ?? []).map((digits) => parseInt(digits, 16));
   } else if (/^[\w+/]{43}=?$/.test(hash)) b = Array.from(atob(hash), (c) => c.charCodeAt(0));
   const bytes = Uint8Array.from(b);
-  if (bytes.length !== 32) throw new TypeError("not a SHA-256 in base64 or hex");
+  if (bytes.length !== 32) throw new TypeError(`"${hash}" is no SHA-256 in base64 or hex: copy the hash that the broker prints`);
   return bytes;
 }
 

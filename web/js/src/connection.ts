@@ -160,7 +160,8 @@ export class Connection {
         void this.#readDatagrams(datagrams.readable.getReader());
       }
     } catch (cause) {
-      this.fail(mapped("connect_failed", cause));
+      // Browsers do not tell pages why.
+      this.fail(mapped("connect_failed", cause, " (no broker there, another path or certificate, or a refused origin)"));
     }
     return this.#welcomed.promise;
   }

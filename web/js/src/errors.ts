@@ -137,9 +137,9 @@ export function remote(code: number, reason: string, retry?: number): TidewireEr
 /**
  * Maps what a browser threw. The text of a browser's error says little (Safari
  * leaves it empty, a refused handshake looks the same for every cause), so the
- * caller gives the code, and the text is only added to it.
+ * caller gives the code and may give a hint; the text is only added to them.
  */
-export function mapped(name: KnownCodeName, thrown: unknown): TidewireError {
+export function mapped(name: KnownCodeName, thrown: unknown, hint = ""): TidewireError {
   if (thrown instanceof TidewireError) return thrown;
-  return fail(name, thrown instanceof Error ? thrown.message : "", thrown);
+  return fail(name, (thrown instanceof Error ? thrown.message : "") + hint, thrown);
 }
