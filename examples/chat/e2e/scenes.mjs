@@ -159,6 +159,8 @@ export const scenes = {
     const clara = stopLater(await joinFromTerminal(first, "clara", "lobby"));
     await says(ben, "before");
     await sees(ada, "before");
+    await says(ben, "/topic soon forgotten");
+    await reads(ada, "#room-about", "soon forgotten");
     await first.stop();
     await reads(ada, "#banner[data-tone=wait]", "connection is lost");
     await clara.sees(/the connection is lost/);
@@ -176,6 +178,7 @@ export const scenes = {
     await reads(ada, "#people", "Ben");
     await reads(ada, "#people", "clara");
     await reads(ada, "#room-people", "3 here");
+    await ada.waitForFunction(() => document.querySelector("#room-about").textContent === "");
     await picture(ada, "gap");
   },
 
