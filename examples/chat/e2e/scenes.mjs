@@ -139,6 +139,14 @@ export const scenes = {
     await ada.goBack();
     await reads(ada, "#room-name", "#tea-room");
     await picture(ada, "rooms");
+    await ada.evaluate(async () => {
+      for (const room of ["lobby", "tea-room", "lobby", "tea-room"]) {
+        const changed = new Promise((done) => addEventListener("hashchange", done, { once: true }));
+        location.hash = room;
+        await changed; // faster than rooms open
+      }
+    });
+    await ada.locator("[data-ready=tea-room]").waitFor();
     // What is said while the page is not there is unread when it is back.
     await ada.goto("about:blank");
     await says(ben, "while nobody looked");
