@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,43 @@ func TestTickUnderLoad(t *testing.T) {
 			t.Errorf("after %v", d)
 		}
 	}, ticking)
+}
+
+// What is published while a tick delivers waits for the next one, and is not lost. Publishers
+// wake at the tick, so that they publish while it delivers.
+func TestTickBesidePublishers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const publishers, rounds, burst = 4, 100, 20
+		n := &memNetwork{}
+		b := newBroker(t, n, ticking)
+		c := dial(t, n)
+		sub := subscribe(t, c, "tick.>", nil)
+		var wg sync.WaitGroup
+		for range publishers {
+			wg.Go(func() {
+				for range rounds {
+					time.Sleep(5 * time.Millisecond)
+					for range burst {
+						if _, err := b.Publish(t.Context(), "tick.a", "m", nil); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				}
+			})
+		}
+		count := 0
+		for m, err := range sub.Messages(within(t)) {
+			if err != nil || m.Gap != nil {
+				t.Errorf("after %d messages: gap %v, error %v", count, m.Gap, err)
+				break
+			}
+			if count++; count == publishers*rounds*burst {
+				break
+			}
+		}
+		wg.Wait()
+	})
 }
 
 // What waits for its tick when the broker shuts down is delivered before the streams

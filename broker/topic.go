@@ -368,9 +368,14 @@ func (tp *topic) knownLocked(id string, now uint64) uint64 {
 func (tp *topic) drain(rounds int) {
 	for round := 1; ; round++ {
 		tp.mu.Lock()
-		if len(tp.pending) == 0 || round > 1 && tp.gatherLocked() {
+		if len(tp.pending) == 0 {
 			tp.draining = false
 			tp.shrinkLocked()
+			tp.mu.Unlock()
+			return
+		}
+		if round > 1 && tp.gatherLocked() {
+			tp.draining = false // what came meanwhile waits for the tick
 			tp.mu.Unlock()
 			return
 		}
@@ -388,7 +393,7 @@ func (tp *topic) drain(rounds int) {
 	}
 }
 
-// shrinkLocked lets go of what a burst has left.
+// shrinkLocked lets go of what a burst has left. Nothing is pending.
 func (tp *topic) shrinkLocked() {
 	tp.pending = recordScratch.shrink(tp.pending)
 	tp.spare = recordScratch.shrink(tp.spare)
