@@ -93,6 +93,26 @@ func TestRequestOnEndingConnection(t *testing.T) {
 	})
 }
 
+// A session whose connection ended as soon as the answer was sent has ended with what
+// ended the connection, and nothing waits for it.
+func TestSessionOnEndedConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, _ := bareConns(t)
+		c := testConn(t, q, true)
+		session := testSession(t, c)
+		c.ended, c.cause = true, &quic.ApplicationError{Remote: true, ErrorCode: codeNoError, ErrorMessage: "done"}
+		session.serve()
+		<-session.done
+		var ended *SessionError
+		if err := context.Cause(session.Context()); !errors.As(err, &ended) || ended.By != Transport || ended.Via != ViaConnection || ended.HTTPCode != codeNoError {
+			t.Errorf("the session ended with %v", err)
+		}
+		if _, err := session.AcceptStream(t.Context()); !errors.Is(err, ErrSessionClosed) {
+			t.Errorf("AcceptStream: %v", err)
+		}
+	})
+}
+
 // Of those that wait for datagrams somebody leads, also if the one whose turn it
 // was has found a datagram in its queue.
 func TestLeadIsPassedOn(t *testing.T) {

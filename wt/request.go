@@ -176,7 +176,8 @@ func (r *Request) routed() *http.Request {
 // Accept answers the request with success, and begins the session. Options may
 // be nil. Streams and datagrams that came before are delivered. It returns
 // [ErrAnswered] after an answer, and an error that matches [ErrSessionClosed] if
-// the client has lost interest or the connection has ended.
+// the client has lost interest or the connection has ended. Of what ends the session
+// once the answer has been sent, the session tells, however soon that is.
 func (r *Request) Accept(options *AcceptOptions) (*Session, error) {
 	session, err := r.accept(options)
 	if err == nil {
@@ -238,16 +239,15 @@ func (r *Request) accept(options *AcceptOptions) (*Session, error) {
 	if !r.conn.addSession(session) {
 		return nil, r.dropLocked(errors.New("wt: connection has ended or has its number of sessions"))
 	}
+	// A client that has the answer may close at once, and end the connection.
+	session.holdForEnd()
 	// The answer is queued before anything of the session can be. It is the
 	// first data on the stream, so only an exhausted connection window stops it.
 	if err := r.stream.TryWriteAll(b); err != nil {
 		return nil, r.dropSessionLocked(session, err)
 	}
 	session.outbox.release()
-	session.holdForEnd()
-	if !r.conn.spawn(session.awaitCapsule) {
-		return nil, r.dropSessionLocked(session, errors.New("wt: connection has ended"))
-	}
+	session.serve()
 	r.session = session
 	return session, nil
 }

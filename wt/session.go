@@ -107,6 +107,16 @@ func (s *Session) run() {
 	s.conn.goroutines.Go(s.awaitCapsule)
 }
 
+// serve has the CONNECT stream of a server's session read, whose answer has been sent. If
+// the connection has ended since, the session has ended with it.
+func (s *Session) serve() {
+	if s.conn.spawn(s.awaitCapsule) {
+		return
+	}
+	s.finish(lostConnection(s.conn.endCause()), codeSessionGone)
+	s.leave()
+}
+
 // awaitCapsule waits for the next capsule and handles it. As with acceptStream, the
 // one that waits has a small stack, and leaves the next one to another.
 func (s *Session) awaitCapsule() {
