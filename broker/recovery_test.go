@@ -300,6 +300,28 @@ func TestTheNewestHasExpired(t *testing.T) {
 	})
 }
 
+// A subscription that comes back to topics of new epochs has a gap that tells of all that
+// was before it. It does not tell of what came afterwards, was owed, and has been trimmed
+// before there was room.
+func TestOwedToNewEpochsIsTrimmed(t *testing.T) {
+	config := broker.Config{MaxQueueBytes: 60, Topics: []broker.TopicConfig{{Pattern: ">", History: broker.Retention{Count: 3}}}}
+	onStage(t, config, func(t *testing.T, s *stage) {
+		s.publish("a", "+ + +")
+		s.publish("x", "+ +")
+		slow := s.peer.follow(codec.Subscribe{Number: 1, Pattern: "*", Credit: 1, From: codec.From{Kind: codec.FromPositions, Positions: []codec.TopicPosition{
+			{Topic: "a", Epoch: s.epoch("a") ^ 1, Offset: 7}, {Topic: "x", Epoch: s.epoch("x") ^ 1, Offset: 7},
+		}}})
+		synctest.Wait()
+		s.publish("x", strings.Repeat("+ ", 40))
+		synctest.Wait()
+		s.peer.control.send(codec.AppendFlow(nil, codec.Flow{Subscription: 1, Limit: 1 << 20}))
+		got := slow.transcript(t)
+		if want := "skip 3, gap history 3-40 (37), 41, 42, 43"; !strings.HasSuffix(got, want) {
+			t.Errorf("got %s, want %s at the end", got, want)
+		}
+	})
+}
+
 // A queue that overflows goes on from the history, without a gap; when the broker
 // drains meanwhile the position of END is what was written, so that nothing is missing
 // after the next subscribe.

@@ -198,14 +198,12 @@ func (p *reader) withholds(r *Record) bool {
 // gone tells that what is above the last entry, up to and including to, is not kept
 // any more.
 func (p *reader) gone(to uint64) {
-	switch {
-	case p.fresh && p.at < p.replay:
-		p.skip(to)
-	case p.at < p.replay:
-		p.hole(to, codec.GapHistory, p.count(to))
-	default:
-		p.hole(to, p.reason, p.count(to))
+	if older := min(to, p.replay); p.fresh {
+		p.skip(older) // the gap that the client has tells of it
+	} else if p.reason != codec.GapHistory {
+		p.hole(older, codec.GapHistory, p.count(older))
 	}
+	p.hole(to, p.reason, p.count(to))
 }
 
 // lossy tells what the history leaves out: lossy messages.
