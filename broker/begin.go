@@ -11,6 +11,8 @@ type beginning struct {
 	topic *topic
 	// snapshot: with its last values.
 	snapshot bool
+	// values: with last values alone of what is above after and not above this.
+	values uint64
 	// after: with the messages above it; if clamp is set, with none.
 	after uint64
 	clamp bool
@@ -114,6 +116,8 @@ func (g beginning) owed() (owed, bool) {
 		o.from, o.snapshot = 0, g.last
 	case g.clamp:
 		o.from = g.last
+	default:
+		o.snapshot = min(g.values, g.last)
 	}
 	return o, o.from < g.last
 }
@@ -130,7 +134,8 @@ func (s *session) beginning(tp *topic, f codec.Subscribe, class codec.Class) (be
 		return g, err
 	}
 	if f.From.Kind == codec.FromPosition {
-		return beginAt(tp, f.From.Epoch, f.From.Offset, class), nil
+		at := codec.TopicPosition{Epoch: f.From.Epoch, Offset: f.From.Offset, Values: f.From.Values}
+		return beginAt(tp, at, class), nil
 	}
 	if class == codec.ClassUnreliable {
 		return g, nil // it gets nothing of what was missed
@@ -157,14 +162,16 @@ func (s *session) beginning(tp *topic, f codec.Subscribe, class codec.Class) (be
 }
 
 // beginAt begins behind a position.
-func beginAt(tp *topic, epoch, offset uint64, class codec.Class) beginning {
-	g := beginning{topic: tp, after: offset, clamp: class == codec.ClassUnreliable, bus: offset < tp.lostAt.Load()}
+func beginAt(tp *topic, at codec.TopicPosition, class codec.Class) beginning {
+	g := beginning{topic: tp, after: at.Offset, clamp: class == codec.ClassUnreliable, bus: at.Offset < tp.lostAt.Load()}
 	pos := tp.position()
 	switch {
-	case pos.Epoch != epoch:
+	case pos.Epoch != at.Epoch:
 		g.after, g.fresh, g.told = 0, true, true
-	case offset > pos.Offset:
+	case at.Offset > pos.Offset:
 		g.after, g.beyond, g.told = 0, true, true
+	case tp.log != nil:
+		g.values = at.Values
 	}
 	return g
 }
@@ -270,7 +277,7 @@ func (s *session) beginnings(sub *subscription, f codec.Subscribe) (list []begin
 			continue
 		}
 		listed[tp.name] = struct{}{}
-		list = append(list, beginAt(tp, at.Epoch, at.Offset, sub.classOf(tp)))
+		list = append(list, beginAt(tp, at, sub.classOf(tp)))
 	}
 	for _, tp := range table.matching(sub.pattern) {
 		if _, done := listed[tp.name]; done {

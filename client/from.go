@@ -16,6 +16,10 @@ type From struct {
 	positions map[string]Position
 	n         int
 	since     time.Time
+	// values is up to which offset only last values are wanted of what is behind the
+	// position, valuesOf the same by topic: of a subscription that goes on.
+	values   uint64
+	valuesOf map[string]uint64
 }
 
 // FromPosition begins behind a position of the topic: with the first message that
@@ -67,12 +71,12 @@ func (f From) timed() bool { return f.kind == codec.FromTime || f.kind == codec.
 
 // wire returns what SUBSCRIBE and FETCH carry.
 func (f From) wire(base time.Time) codec.From {
-	w := codec.From{Kind: f.kind, Epoch: f.position.Epoch, Offset: f.position.Offset, N: uint64(f.n)}
+	w := codec.From{Kind: f.kind, Epoch: f.position.Epoch, Offset: f.position.Offset, Values: f.values, N: uint64(f.n)}
 	if f.timed() && f.since.After(base) {
 		w.Time = uint64(f.since.Sub(base) / time.Millisecond)
 	}
 	for topic, p := range f.positions {
-		w.Positions = append(w.Positions, codec.TopicPosition{Topic: topic, Epoch: p.Epoch, Offset: p.Offset})
+		w.Positions = append(w.Positions, codec.TopicPosition{Topic: topic, Epoch: p.Epoch, Offset: p.Offset, Values: f.valuesOf[topic]})
 	}
 	slices.SortFunc(w.Positions, func(a, b codec.TopicPosition) int {
 		if a.Topic < b.Topic {

@@ -30,6 +30,9 @@ type sequencer struct {
 	topics map[uint64]*topicSequence // by number
 	// toldAll: a gap of unknown extent in every topic was told when the stream began.
 	toldAll bool
+	// snapshots: what is older than the stream are last values: it is the first one, and
+	// began now.
+	snapshots bool
 
 	byName map[string]*topicSequence
 	recent list.List // of *topicSequence, the one used last at the front
@@ -68,6 +71,7 @@ type topicSequence struct {
 	keys     keyMemory      // of class sequenced
 
 	replay uint64 // messages up to this offset were published before the stream began
+	values uint64 // of those up to this offset only last values are wanted
 	offset uint64 // that was announced
 	fresh  bool   // nothing was handed out since
 	behind bool   // last is below replay
@@ -209,6 +213,9 @@ func (q *sequencer) announce(out []item, a announcement) []item {
 	t.replay = a.offset
 	if a.last.Set {
 		t.replay = a.last.Value
+		if q.snapshots {
+			t.values = t.replay
+		}
 	}
 	q.topics[a.num] = t
 	t.behind = true
@@ -223,7 +230,7 @@ func (q *sequencer) goOn(out []item, t *topicSequence, a announcement, class cod
 		if !told {
 			out = append(out, gapItem(Gap{Topic: t.name, From: t.position(), Reason: codec.GapReconnect}))
 		}
-		t.epoch, t.last, t.keys = a.epoch, a.offset, keyMemory{}
+		t.epoch, t.last, t.values, t.keys = a.epoch, a.offset, 0, keyMemory{}
 	case a.offset > t.last:
 		if !told {
 			out = append(out, gapItem(Gap{
@@ -469,17 +476,20 @@ func gapItem(g Gap) item { return item{message: Message{Topic: g.Topic, Gap: &g}
 // fit comes again, and is dropped as late.
 func (q *sequencer) from() From {
 	const maxBytes = 48 << 10 // of a first frame of 64 KiB
-	f := From{kind: codec.FromPositions, positions: make(map[string]Position), since: q.since}
+	f := From{kind: codec.FromPositions, positions: make(map[string]Position), since: q.since, valuesOf: make(map[string]uint64)}
 	bytes := 0
 	q.unnamed = false
 	for at := q.recent.Front(); at != nil; at = at.Next() {
 		t := at.Value.(*topicSequence)
-		if bytes += len(t.name) + 20; bytes > maxBytes || len(f.positions) == codec.MaxPositions {
+		if bytes += len(t.name) + 29; bytes > maxBytes || len(f.positions) == codec.MaxPositions {
 			bytes = maxBytes
 			q.unnamed = q.unnamed || t.behind
 			continue
 		}
 		f.positions[t.name] = *t.position()
+		if t.values > t.last {
+			f.valuesOf[t.name] = t.values
+		}
 	}
 	return f
 }

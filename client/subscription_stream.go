@@ -194,7 +194,9 @@ func (s *Subscription) fromLocked() From {
 	if t == nil {
 		return s.options.From
 	}
-	return FromPosition(*t.position())
+	from := FromPosition(*t.position())
+	from.values = t.values
+	return from
 }
 
 // welcomed waits for WELCOME, which tells the limits and the clock, if it is
@@ -301,6 +303,7 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 	s.begun = true
 	before := q.self // of the stream before; a connection between may have got no further than WELCOME
 	q.begin(n.base, n.welcome.Client)
+	q.snapshots = !s.was && s.options.From.kind == codec.FromNow
 	if a.Time.Set {
 		q.behind = time.Since(q.at(a.Time.Value))
 	}

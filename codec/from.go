@@ -19,6 +19,7 @@ type From struct {
 	Kind      FromKind
 	Epoch     uint64
 	Offset    uint64
+	Values    uint64 // as in TopicPosition
 	N         uint64 // 1 to MaxLast
 	Time      uint64 // ms since WELCOME's base
 	Positions []TopicPosition
@@ -29,6 +30,8 @@ type TopicPosition struct {
 	Topic  string
 	Epoch  uint64
 	Offset uint64
+	// Values: up to this offset only last values are wanted, if it is above Offset.
+	Values uint64
 }
 
 // from writes f, nil for now.
@@ -37,10 +40,9 @@ func (p *packer) from(f From) {
 	case FromNow:
 		p.none()
 	case FromPosition:
-		p.array(3)
+		p.array(3 + valuesLen(f.Offset, f.Values))
 		p.uint(0)
-		p.uint(f.Epoch)
-		p.uint(f.Offset)
+		p.position(f.Epoch, f.Offset, f.Values)
 	case FromLast:
 		p.array(2)
 		p.uint(1)
@@ -58,11 +60,26 @@ func (p *packer) from(f From) {
 		p.uint(f.Time)
 		p.array(len(f.Positions))
 		for _, at := range f.Positions {
-			p.array(3)
+			p.array(3 + valuesLen(at.Offset, at.Values))
 			p.text(at.Topic)
-			p.uint(at.Epoch)
-			p.uint(at.Offset)
+			p.position(at.Epoch, at.Offset, at.Values)
 		}
+	}
+}
+
+// valuesLen is how many elements values has of a position.
+func valuesLen(offset, values uint64) int {
+	if values > offset {
+		return 1
+	}
+	return 0
+}
+
+func (p *packer) position(epoch, offset, values uint64) {
+	p.uint(epoch)
+	p.uint(offset)
+	if valuesLen(offset, values) > 0 {
+		p.uint(values)
 	}
 }
 
@@ -71,14 +88,15 @@ func (u *unpacker) from() (f From) {
 	if u.absent() {
 		return f
 	}
-	const most = 3
+	const most = 4
 	n := u.list(most)
 	form := u.uint()
 	want := 0
 	switch form {
 	case 0:
-		f = From{Kind: FromPosition, Epoch: u.bounded(MaxEpoch - 1), Offset: u.uint()}
-		want = 3
+		f = From{Kind: FromPosition}
+		want = max(3, n)
+		f.Epoch, f.Offset, f.Values = u.position(n - 1)
 	case 1:
 		f = From{Kind: FromLast, N: u.uint()}
 		want = 2
@@ -107,6 +125,18 @@ func (u *unpacker) from() (f From) {
 	return f
 }
 
+// position reads a position that has two elements or three.
+func (u *unpacker) position(elements int) (epoch, offset, values uint64) {
+	epoch, offset = u.bounded(MaxEpoch-1), u.uint()
+	if elements > 2 {
+		values = u.optional().Value
+	}
+	if values <= offset {
+		values = 0
+	}
+	return epoch, offset, values
+}
+
 func (u *unpacker) positions() []TopicPosition {
 	n := u.list(MaxPositions)
 	if u.err != nil {
@@ -115,10 +145,12 @@ func (u *unpacker) positions() []TopicPosition {
 	// Each takes at least five bytes, so the list cannot be longer than that.
 	list := make([]TopicPosition, 0, min(n, u.r.Len()/5))
 	for range n {
-		if u.list(3) != 3 {
-			u.malformed("a position is a list of three")
+		elements := u.list(4)
+		if elements < 3 {
+			u.malformed("a position is a list of three or four")
 		}
-		at := TopicPosition{Topic: u.text(MaxTopic), Epoch: u.bounded(MaxEpoch - 1), Offset: u.uint()}
+		at := TopicPosition{Topic: u.text(MaxTopic)}
+		at.Epoch, at.Offset, at.Values = u.position(elements - 1)
 		if u.err != nil {
 			return nil
 		}

@@ -31,7 +31,7 @@ func ParseFetch(f Frame) (Fetch, error) {
 			u.fail(Errorf(CodeInvalidOption, "a direction is 0 or 1, not %d", direction))
 		case w.Limit == 0 || w.Limit > MaxPage:
 			u.fail(Errorf(CodeInvalidOption, "a page has 1 to %d messages, not %d", MaxPage, w.Limit))
-		case w.From.Kind == FromPositions, w.Backward && w.From.Kind != FromNow && w.From.Kind != FromPosition:
+		case w.From.Kind == FromPositions, w.From.Values > 0, w.Backward && w.From.Kind != FromNow && w.From.Kind != FromPosition:
 			u.fail(Errorf(CodeInvalidOption, "a page cannot begin with this form of from"))
 		default:
 			u.failOn(CheckTopic(w.Topic))

@@ -102,10 +102,15 @@ export type From =
   | { readonly since: Date }
   | "beginning";
 
-function checkPosition(p: Position): readonly [number, number] {
-  checkNumber("epoch", p.epoch, 0, MAX_EPOCH - 1);
-  checkNumber("offset", p.offset, 0, Number.MAX_SAFE_INTEGER);
-  return [p.epoch, p.offset];
+/** Where a subscription goes on: up to `values` only last values are wanted (PROTOCOL §4.8). */
+export interface Place extends Position {
+  readonly values?: number | undefined;
+}
+
+function checkPosition({ epoch, offset, values = 0 }: Place): readonly number[] {
+  checkNumber("epoch", epoch, 0, MAX_EPOCH - 1);
+  checkNumber("offset", offset, 0, Number.MAX_SAFE_INTEGER);
+  return values > offset ? [epoch, offset, values] : [epoch, offset];
 }
 
 function brokerTime(since: Date, base: number): number {

@@ -4,7 +4,7 @@ import type { Field } from "./envelope.js";
 import type { Subscribed } from "./frames.js";
 import { MAX_POSITIONS } from "./limits.js";
 import type { Gap, Position } from "./message.js";
-import { type From, fromField } from "./options.js";
+import { type From, fromField, type Place } from "./options.js";
 import type { Announced, TopicState } from "./sequence.js";
 
 /** A gap of which the client learns when it is back. */
@@ -22,13 +22,15 @@ export class Resume {
   readonly #exact: boolean;
   readonly #from: From | undefined;
   /** By topic, the one that was heard of the longest ago first. */
-  #positions = new Map<string, Position>();
+  #positions = new Map<string, Place>();
   /** Milliseconds since the Unix epoch by the broker's clock. */
   #since: number | undefined;
   #overflowed = false;
   /** Topics of which something of the beginning is to come, and nobody knows which. */
   #owing = 0;
   #begun = false;
+  /** What is older than the stream are last values: it is the first one, and began now. */
+  #snapshots = false;
   #client = "";
 
   /** Throws `invalid_option` or `invalid_topic` for a `from` that cannot be. */
@@ -71,6 +73,7 @@ export class Resume {
     const lost =
       this.#overflowed || this.#owing > 0 || this.#client !== client || this.#since === undefined;
     this.#owing = !again && this.#since === undefined ? (s.topics ?? 0) : 0;
+    this.#snapshots = !again && this.#from === undefined;
     this.#begun = true;
     this.#client = client;
     if (this.#exact) return undefined;
@@ -87,13 +90,19 @@ export class Resume {
     if (last !== undefined && this.#owing > 0) this.#owing--;
     const from = this.#positions.get(name);
     const to = { epoch, offset };
-    this.#keep(name, to);
+    this.#keep(name, { ...to, values: this.#snapshots ? last : this.#values(name, epoch) });
     if (!from || (from.epoch === epoch && offset <= from.offset)) return undefined;
     // Positions of two epochs cannot be compared, so nobody knows how far it goes.
     return away(name, from, from.epoch === epoch ? to : undefined);
   }
 
-  #keep(topic: string, p: Position): void {
+  /** Up to where only last values are wanted of a topic. */
+  #values(topic: string, epoch: number): number | undefined {
+    const at = this.#positions.get(topic);
+    return at?.epoch === epoch ? at.values : undefined;
+  }
+
+  #keep(topic: string, p: Place): void {
     this.#positions.delete(topic); // it becomes the newest
     this.#positions.set(topic, p);
   }
@@ -102,7 +111,7 @@ export class Resume {
   ended(topics: Iterable<TopicState>): void {
     let newest = 0;
     for (const t of topics) {
-      this.#keep(t.name, { epoch: t.epoch, offset: t.last });
+      this.#keep(t.name, { epoch: t.epoch, offset: t.last, values: this.#values(t.name, t.epoch) });
       newest = Math.max(newest, t.base + t.time);
     }
     for (const topic of this.#positions.keys()) {

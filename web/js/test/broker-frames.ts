@@ -235,12 +235,12 @@ function invalid(reason: string): Error {
 /** Reads `from` (PROTOCOL §4.8). */
 function parseFrom(f: Frame): Field {
   if (f.absent()) return undefined;
-  const l = f.list(3);
+  const l = f.list(4);
   const form = l.uint();
   const lengths = [3, 2, 2, 1, 3];
   if (form >= lengths.length) throw invalid(`form ${form}`);
   const from: Field[] = [form];
-  if (form === 0) from.push(l.uint(MAX_EPOCH - 1), l.uint());
+  if (form === 0) from.push(...parsePosition(l));
   if (form === 1) {
     const last = l.uint();
     checkNumber("last", last, 1, MAX_LAST);
@@ -248,18 +248,25 @@ function parseFrom(f: Frame): Field {
   }
   if (form === 2 || form === 4) from.push(l.uint());
   if (form === 4) from.push(parsePositions(l.list(MAX_POSITIONS)));
-  if (l.length !== lengths[form]) throw fail("malformed_frame", "from");
+  if (l.length !== lengths[form] && (form > 0 || l.length < 3)) throw fail("malformed_frame", "from");
   return from;
 }
 
 function parsePositions(l: FieldReader): Field[] {
   return Array.from({ length: l.length }, () => {
-    const p = l.list(3);
-    if (p.length !== 3) throw fail("malformed_frame", "a position");
+    const p = l.list(4);
+    if (p.length < 3) throw fail("malformed_frame", "a position");
     const topic = p.text(MAX_FIRST_FRAME);
     checkTopic(topic);
-    return [topic, p.uint(MAX_EPOCH - 1), p.uint()];
+    return [topic, ...parsePosition(p)];
   });
+}
+
+/** Epoch and offset, and up to where only last values are wanted if that is beyond. */
+function parsePosition(l: FieldReader): number[] {
+  const at = [l.uint(MAX_EPOCH - 1), l.uint()];
+  const values = l.optional() ?? 0;
+  return values > (at[1] ?? 0) ? [...at, values] : at;
 }
 
 function parseFilter(f: FieldReader): [string, number, ...string[]][] {
@@ -333,7 +340,8 @@ export function parseFetch(f: Frame): ParsedFetch {
   checkNumber("direction", direction, 0, 1);
   checkNumber("limit", limit, 1, MAX_PAGE);
   const form = (from as number[] | undefined)?.[0] ?? 0;
-  if (form === 4 || (direction === 1 && form > 0)) throw invalid("a page from there");
+  const values = form === 0 && (from as number[] | undefined)?.[3] !== undefined;
+  if (form === 4 || values || (direction === 1 && form > 0)) throw invalid("a page from there");
   checkTopic(topic);
   return { topic, from, backward: direction === 1, limit };
 }

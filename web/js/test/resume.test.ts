@@ -119,6 +119,34 @@ describe("after a reconnect a subscription to one topic", () => {
     expect(subscription.stats()).toMatchObject({ delivered: 4, gaps: 0, dropped: 0, waiting: 0 });
   });
 
+  test("goes on with the last values that it lacks, as often as it is cut off among them", async () => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a");
+    const first = await c.session.subscription();
+    first.stream.send(
+      frames.writeSubscribed({ topic: 1, epoch: EPOCH, offset: 0, last: 9 }),
+      message({ offset: 2, retain: true, previous: 2 }),
+    );
+    expect(await take(subscription, 1)).toEqual(["a2"]);
+    let session = c.session;
+    for (const offset of [2, 5]) {
+      session = await again(c, session);
+      const { stream, subscribe } = await session.subscription();
+      expect(subscribe.from).toEqual([0, EPOCH, offset, 9]);
+      const at = { topic: 1, epoch: EPOCH, offset, last: 12 };
+      stream.send(frames.writeSubscribed(at), message({ offset: offset + 3, retain: true, previous: 3 }));
+      expect(await take(subscription, 1)).toEqual([`a${offset + 3}`]);
+    }
+    session = await again(c, session);
+    const { stream, subscribe } = await session.subscription();
+    expect(subscribe.from).toEqual([0, EPOCH, 8, 9]);
+    // In another epoch they mean nothing.
+    stream.send(frames.writeSubscribed({ topic: 1, epoch: EPOCH + 1, offset: 0, last: 3 }));
+    await turn();
+    session = await again(c, session);
+    expect((await session.subscription()).subscribe.from).toEqual([0, EPOCH + 1, 0]);
+  });
+
   test("goes on behind what it was told to be missing", async () => {
     const c = await connected();
     const subscription = c.client.subscribe("a");
@@ -247,6 +275,17 @@ describe("after a reconnect a subscription to a pattern", () => {
       expect(await take(subscription, 1)).toEqual(["a.x12"]);
       await c.client.close();
     }
+  });
+
+  test("goes on with the last values that it lacks in each topic", async () => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a.*");
+    const { stream } = await servePattern(c.session, 100, 2);
+    stream.send(topic(1, "a.x", 5, 0, 12), topic(2, "a.y", 6, 0, 1));
+    stream.send(message({ offset: 11, retain: true, previous: 11 }), topic(3, "a.new", 7, 3));
+    expect(await take(subscription, 1)).toEqual(["a.x11"]);
+    const second = await servePattern(await again(c, c.session), 200);
+    expect(second.subscribe.from).toEqual([4, 100, [["a.x", 5, 11, 12], ["a.y", 6, 0, 1], ["a.new", 7, 3]]]);
   });
 
   test("goes on in all topics that were known, whatever came of them", async () => {

@@ -59,15 +59,15 @@ function pairs(headers: readonly string[]): unknown {
 
 /** The field `from` as the vectors hold it. */
 function from(field: Field): unknown {
-  const f = { kind: 0, epoch: 0, offset: 0, n: 0, time: 0, positions: [] as unknown[] };
+  const f = { kind: 0, epoch: 0, offset: 0, values: 0, n: 0, time: 0, positions: [] as unknown[] };
   if (!Array.isArray(field)) return f;
-  const [form, a, b] = field as number[];
-  if (form === 0) return { ...f, kind: 1, epoch: a, offset: b };
+  const [form, a, b, values = 0] = field as number[];
+  if (form === 0) return { ...f, kind: 1, epoch: a, offset: b, values };
   if (form === 1) return { ...f, kind: 2, n: a };
   if (form === 2) return { ...f, kind: 3, time: a };
   if (form === 3) return { ...f, kind: 4 };
-  const list = b as unknown as [string, number, number][];
-  const positions = list.map(([topic, epoch, offset]) => ({ topic, epoch, offset }));
+  const list = b as unknown as [string, number, number, number?][];
+  const positions = list.map(([topic, epoch, offset, end = 0]) => ({ topic, epoch, offset, values: end }));
   return { ...f, kind: 5, time: a, positions };
 }
 
