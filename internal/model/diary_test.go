@@ -168,12 +168,13 @@ func (d *diary) check(h *history, topic string, class codec.Class, whole bool) (
 	}
 	var (
 		last     = -1 // place of the last message handed out; -1: none yet
-		gaps     []*client.Gap
+		gaps     []told
 		seen     = make(map[int]bool)
 		newest   = make(map[string]int)
 		replayed = 0 // messages that are no last values
 		denied   []span
 		ordered  = class != codec.ClassUnreliable && d.opts.Group == ""
+		streamed = class == codec.ClassReliable || class == codec.ClassLatest
 	)
 	if d.pattern == topic {
 		denied = d.world.deniedAfter[topic]
@@ -190,7 +191,9 @@ func (d *diary) check(h *history, topic string, class codec.Class, whole bool) (
 			case !f.at.After(d.granted) && (f.lossy || !d.replays || last < 0 && !d.asksFor(h, topic, f)):
 				// What was sequenced before it began, or while it did, is not owed,
 				// unless it asked for it; no history holds what is lossy.
-			case slices.ContainsFunc(gaps, func(g *client.Gap) bool { return h.covers(g, f) }):
+			case !f.lossy && streamed && slices.ContainsFunc(gaps, func(g told) bool { return g.Reason == codec.GapLost && h.covers(g, f) }):
+				fault("offset %d of epoch %d (%q) is told as lost, and no stream loses anything", f.offset, f.epoch, f.data)
+			case slices.ContainsFunc(gaps, func(g told) bool { return h.covers(g, f) }):
 			default:
 				fault("offset %d of epoch %d (%q, lossy %v, sequenced %v after it began) is missing, and no gap tells of it", f.offset, f.epoch, f.data, f.lossy, f.at.Sub(d.granted))
 			}
@@ -199,7 +202,7 @@ func (d *diary) check(h *history, topic string, class codec.Class, whole bool) (
 	for n, m := range d.items {
 		if m.Gap != nil {
 			if m.Gap.Topic == "" || m.Gap.Topic == topic {
-				gaps = append(gaps, m.Gap)
+				gaps = append(gaps, told{m.Gap, d.times[n].at})
 			}
 			continue
 		}
@@ -252,7 +255,7 @@ func (d *diary) check(h *history, topic string, class codec.Class, whole bool) (
 	}
 	for _, i := range d.values(h) {
 		f := &h.facts[i]
-		if at, ok := newest[f.key]; whole && (!ok || at < i) && !slices.ContainsFunc(gaps, func(g *client.Gap) bool { return h.covers(g, f) }) {
+		if at, ok := newest[f.key]; whole && (!ok || at < i) && !slices.ContainsFunc(gaps, func(g told) bool { return h.covers(g, f) }) {
 			fault("the last value of %q, %q at offset %d, did not come, and no gap tells of it", f.key, f.data, f.offset)
 		}
 	}
@@ -265,8 +268,18 @@ func (d *diary) check(h *history, topic string, class codec.Class, whole bool) (
 	return faults
 }
 
-// covers reports whether a gap tells of a message.
-func (h *history) covers(g *client.Gap, f *fact) bool {
+// told is a gap and when it was taken.
+type told struct {
+	*client.Gap
+	at time.Time
+}
+
+// covers reports whether a gap tells of a message. One that does not say where it ends
+// tells of what there was when it was told.
+func (h *history) covers(g told, f *fact) bool {
+	if g.To == nil && f.at.After(g.at) {
+		return false
+	}
 	after := func(p *client.Position, unknown bool) bool { // f is behind p
 		if p == nil {
 			return unknown

@@ -21,6 +21,7 @@ type page struct {
 	since    time.Time        // or with the messages since then
 	last     int              // or with the last ones
 	asked    time.Time
+	got      time.Time
 	client.HistoryPage
 }
 
@@ -51,6 +52,7 @@ func (w *world) readHistory(p *person, topic string) {
 		g.name = fmt.Sprintf("page %d of %s's", len(w.pages), p.name)
 		g.asked = time.Now()
 		g.HistoryPage, err = p.client.History(ctx, topic, &opts)
+		g.got = time.Now()
 		w.say("%s: %s, backward %v, limit %d, after %v, last %d, since %v: %d items, %v", g.name, topic, g.backward, g.limit, g.after, g.last, g.since, len(g.Messages), err)
 		if err != nil {
 			code := codec.CodeOf(err)
@@ -105,13 +107,13 @@ func (g *page) check(w *world) {
 		}
 		return
 	}
-	var gaps []*client.Gap
+	var gaps []told
 	messages := 0
 	listed := make(map[int]bool)
 	last := -1
 	for _, m := range g.Messages {
 		if m.Gap != nil {
-			gaps = append(gaps, m.Gap)
+			gaps = append(gaps, told{m.Gap, g.got})
 			continue
 		}
 		messages++
@@ -168,7 +170,7 @@ func (g *page) check(w *world) {
 		if !g.backward && g.More && f.offset > g.Next.Offset {
 			owed = false
 		}
-		if owed && !listed[i] && !slices.ContainsFunc(gaps, func(gap *client.Gap) bool { return h.covers(gap, f) }) {
+		if owed && !listed[i] && !slices.ContainsFunc(gaps, func(gap told) bool { return h.covers(gap, f) }) {
 			fault("offset %d (%q) is missing, and no gap tells of it; from %v, next %v %v", f.offset, f.data, g.after, g.Next, g.More)
 		}
 	}

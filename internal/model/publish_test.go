@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
 )
@@ -103,6 +105,41 @@ func (w *world) publishBatch(p *person, k kind, n int) {
 			w.refused(fmt.Sprintf("a batch to %s", k.topic), k.topic, err)
 		}
 	})
+}
+
+// storm has several publishers within the broker's process publish to one topic at the same
+// moments, those of its ticks if it has any: what takes no time in this world is
+// interleaved only where goroutines wake together.
+func (w *world) storm(k kind) {
+	const publishers, rounds = 3, 3
+	if denied := w.deniedPublish[k.topic]; len(denied) > 0 && denied[len(denied)-1].to.IsZero() {
+		return // it binds the clients alone
+	}
+	b, burst := w.broker.Load(), 1+w.rng.IntN(24)
+	w.say("%d publishers publish %d times %d to %s at once", publishers, rounds, burst, k.topic)
+	w.storms++
+	var publishing sync.WaitGroup
+	for i := range publishers {
+		who := fmt.Sprintf("storm%d.%d", w.storms, i)
+		messages := make([]broker.PublishOptions, rounds*burst)
+		for n := range messages {
+			if k.keys > 0 {
+				messages[n].Key = fmt.Sprint(w.rng.IntN(k.keys))
+				messages[n].Retain = k.live
+			}
+		}
+		publishing.Go(func() {
+			for n := range messages {
+				if n > 0 && n%burst == 0 {
+					time.Sleep(max(time.Millisecond, k.config.Tick))
+				}
+				if _, err := b.Publish(context.Background(), k.topic, body(who, n+1), &messages[n]); err != nil {
+					w.t.Errorf("%s: %v", who, err)
+				}
+			}
+		})
+	}
+	publishing.Wait()
 }
 
 // acknowledged is an answer that is read beside the truth when there is no more of it.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,6 +63,7 @@ type world struct {
 	log     []string
 	started time.Time
 	ids     int // idempotency keys
+	storms  int
 
 	// When what happened.
 	deaths        []time.Time // of brokers
@@ -151,7 +153,7 @@ func (w *world) step() {
 	w.observe()
 	p := w.people[w.rng.IntN(len(w.people))]
 	k := kinds[w.rng.IntN(len(kinds))]
-	switch n := w.rng.IntN(122); {
+	switch n := w.rng.IntN(125); {
 	case n < 58:
 		w.publish(p, k, 1+w.rng.IntN(12))
 	case n < 61:
@@ -198,6 +200,11 @@ func (w *world) step() {
 		w.openMap(p)
 	case n < 118:
 		w.flap(p)
+	case n < 121:
+		if w.rng.IntN(2) == 0 {
+			k = kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.config.Tick > 0 })]
+		}
+		w.storm(k)
 	default:
 		time.Sleep(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
 	}
