@@ -71,9 +71,8 @@ type topicSequence struct {
 	keys     keyMemory      // of class sequenced
 
 	replay uint64 // messages up to this offset were published before the stream began
+	seen   uint64 // the last offset that was announced, or handed out, on the stream
 	values uint64 // of those up to this offset only last values are wanted
-	offset uint64 // that was announced
-	fresh  bool   // nothing was handed out since
 	behind bool   // last is below replay
 }
 
@@ -209,7 +208,7 @@ func (q *sequencer) announce(out []item, a announcement) []item {
 	default:
 		out = q.goOn(out, t, a, class)
 	}
-	t.num, t.class, t.reliable, t.offset, t.fresh = a.num, class, a.offset, a.offset, true
+	t.num, t.class, t.reliable, t.seen = a.num, class, a.offset, a.offset
 	t.replay = a.offset
 	if a.last.Set {
 		t.replay = a.last.Value
@@ -368,9 +367,10 @@ func (q *sequencer) gap(out []item, g codec.Gap) []item {
 		gap.To = &Position{t.epoch, g.To.Value}
 		t.last = g.To.Value
 		t.reliable = max(t.reliable, g.To.Value)
-	case !g.From.Set && t.fresh && t.last > t.offset:
-		// The position from which the topic was to go on was beyond its end.
-		t.last = t.offset
+	case !g.From.Set && g.Reason == codec.GapHistory && t.last > t.seen:
+		// The position from which the topic was to go on was beyond its end. What came
+		// by datagram may have been handed out already.
+		t.last = t.seen
 	}
 	if t.class != codec.ClassUnreliable {
 		out = append(out, gapItem(gap))
@@ -430,7 +430,7 @@ func (q *sequencer) handOut(out []item, t *topicSequence, m codec.Message, credi
 	}
 	t.last = max(t.last, m.Offset)
 	t.time = q.at(m.Time)
-	t.fresh = false
+	t.seen = max(t.seen, m.Offset)
 	q.recent.MoveToFront(t.at)
 	if !m.Lossy() {
 		t.reliable = max(t.reliable, m.Offset)

@@ -158,6 +158,7 @@ func TestSequenceGoesOn(t *testing.T) {
 		{"again what is known", Reliable, false, false, at(7, 1), "s2 s3 s4", "4"},
 		{"the position was beyond the end", Reliable, true, false, at(7, 1), "h s2 s3", "(,]history 2 3"},
 		{"the position was beyond the end, of many", Reliable, false, false, at(7, 1), "h s2 s3", "(,]history 2 3"},
+		{"the position was beyond the end, and something came before the broker tells", Sequenced, false, false, at(7, 1), "s2@a h s4@a", "2 (,]history (2,3]lost 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			q := newSequencer(c.class, new(SubscriptionStats))
@@ -172,6 +173,7 @@ func TestSequenceGoesOn(t *testing.T) {
 					continue
 				}
 				var m codec.Message
+				step, m.Key, _ = strings.Cut(step, "@")
 				if _, err := fmt.Sscanf(step, "s%d", &m.Offset); err != nil {
 					t.Fatal(err)
 				}
