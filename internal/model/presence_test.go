@@ -129,6 +129,17 @@ func (w *world) assemble(ctx context.Context) {
 		}
 	}
 	wait()
+	w.enterUnsure(func(s *stay, r room) bool {
+		return s.sure.IsZero() || within(w.revoked[r.topic], s.sure, time.Now()) || r.most > 0 && len(w.deaths) > 0
+	}, "", "at last")
+	wait()
+	// Whoever was refused is as present as before, or is again: who knows.
+	w.enterUnsure(func(s *stay, _ room) bool { return s.sure.IsZero() }, "")
+	wait()
+}
+
+// enterUnsure has each person enter with one of the states, or leave, where unsure says so.
+func (w *world) enterUnsure(unsure func(*stay, room) bool, states ...string) {
 	for _, p := range w.people {
 		for _, r := range rooms {
 			s := p.rooms[r.topic]
@@ -136,14 +147,13 @@ func (w *world) assemble(ctx context.Context) {
 				continue
 			}
 			s.mu.Lock()
-			sure := !s.sure.IsZero() && !within(w.revoked[r.topic], s.sure, time.Now()) && (r.most == 0 || len(w.deaths) == 0)
+			again := unsure(s, r)
 			s.mu.Unlock()
-			if !sure {
-				w.enter(p, r, []string{"", "at last"}[w.rng.IntN(2)])
+			if again {
+				w.enter(p, r, states[w.rng.IntN(len(states))])
 			}
 		}
 	}
-	wait()
 }
 
 // roster is what everybody must know of the rooms in the end: the states by client id.
