@@ -63,8 +63,13 @@ func (c *Conn) OpenStream(ctx context.Context) (*Stream, error) {
 	up, down := newPipe(), newPipe()
 	local := &Stream{in: down, out: up}
 	remote := &Stream{in: up, out: down}
-	if !c.track(local) || !c.peer.track(remote) {
-		return nil, context.Cause(c.ctx)
+	for _, end := range []struct {
+		conn   *Conn
+		stream *Stream
+	}{{c, local}, {c.peer, remote}} {
+		if !end.conn.track(end.stream) {
+			return nil, context.Cause(end.conn.ctx)
+		}
 	}
 	select {
 	case c.peer.accepted <- remote:
