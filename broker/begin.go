@@ -23,8 +23,10 @@ type beginning struct {
 	told bool
 	// unsure: how much is missing is not known.
 	unsure bool
-	// bus: the bus may have lost messages meanwhile.
-	bus bool
+	// heard: behind which offset messages that the bus may have lost are told; not set:
+	// none are. It is looked at when the router knows the subscription: from then on it is
+	// told of them itself.
+	heard codec.Optional
 	// last is the topic's last offset when the subscription began.
 	last uint64
 }
@@ -37,6 +39,13 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 	if err != nil {
 		return err
 	}
+	return s.beginTopic(sub, f, begin, seen)
+}
+
+// beginTopic makes sub receive what its topic gets. It stood at seen before begin was
+// found: messages, and losses of the bus, may have come since.
+func (s *session) beginTopic(sub *subscription, f codec.Subscribe, begin beginning, seen Position) error {
+	tp := sub.topic
 	gone := s.broker.topics.evictedSince(sub.pattern, f.From)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,6 +56,9 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 	pos := tp.position()
 	if f.From.Kind == codec.FromNow && f.Group == "" && !f.NoRetained && pos != seen {
 		begin.snapshot = tp.log != nil // one may have come since the log was looked at
+	}
+	if f.From.Kind == codec.FromTime && pos != seen && begin.clamp && sub.classOf(tp) != codec.ClassUnreliable {
+		begin.clamp, begin.after = false, seen.Offset // what has come since then is younger than the time
 	}
 	begin.last = pos.Offset
 	sub.own = track{topic: tp, start: pos.Offset, announced: 1}
@@ -63,7 +75,7 @@ func (s *session) openTopic(sub *subscription, f codec.Subscribe) error {
 		answer.Last = codec.Some(pos.Offset)
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
-	sub.bus = sub.bus || begin.bus
+	sub.bus = sub.bus || begin.lost()
 	sub.beginGapsLocked()
 	if owes {
 		sub.oweBeginLocked(o)
@@ -107,6 +119,9 @@ func (sub *subscription) tellBeginLocked(begin beginning) {
 		sub.session.broker.counters.gap(codec.GapHistory)
 	}
 }
+
+// lost reports whether the bus may have lost messages that the subscription asks for.
+func (g beginning) lost() bool { return g.heard.Set && g.topic.lostAt.Load() > g.heard.Value }
 
 // owed returns what is owed of the topic.
 func (g beginning) owed() (owed, bool) {
@@ -157,13 +172,12 @@ func (s *session) beginning(tp *topic, f codec.Subscribe, class codec.Class) (be
 	}
 	after, err := tp.log.Seek(s.ctx, from)
 	// In front of all that is kept nothing is missing of it.
-	bus := after+1 < tp.lostAt.Load()
-	return beginning{topic: tp, after: after, unsure: from.Kind == codec.FromTime, bus: bus}, err
+	return beginning{topic: tp, after: after, unsure: from.Kind == codec.FromTime, heard: codec.Some(after + 1)}, err
 }
 
 // beginAt begins behind a position.
 func beginAt(tp *topic, at codec.TopicPosition, class codec.Class) beginning {
-	g := beginning{topic: tp, after: at.Offset, clamp: class == codec.ClassUnreliable, bus: at.Offset < tp.lostAt.Load()}
+	g := beginning{topic: tp, after: at.Offset, clamp: class == codec.ClassUnreliable, heard: codec.Some(at.Offset)}
 	pos := tp.position()
 	switch {
 	case pos.Epoch != at.Epoch:
@@ -247,7 +261,7 @@ func (sub *subscription) beginPatternLocked(answer codec.Subscribed, list []begi
 		answer.Topics = codec.Some(uint64(len(owing)))
 	}
 	sub.out.queue.push(entry{frame: codec.AppendSubscribed(nil, answer)})
-	sub.bus = sub.bus || slices.ContainsFunc(list, func(g beginning) bool { return g.bus })
+	sub.bus = sub.bus || slices.ContainsFunc(list, beginning.lost)
 	sub.beginGapsLocked()
 	for _, g := range list {
 		sub.tellBeginLocked(g)

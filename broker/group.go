@@ -74,9 +74,10 @@ func (s *session) openMember(sub *subscription) error {
 			return err
 		}
 		sub.topic = tp
-	} else {
-		sub.tracks = make(map[uint64]*track)
 	}
+	// A message that waited in the group may be of a topic that was given up since: then
+	// a member with an exact pattern is told of two topics of one name.
+	sub.tracks = make(map[uint64]*track)
 	b.groups.join(sub.member)
 	if err := sub.member.pool.Load().ready(sub.member, func() error { return s.answerMember(sub) }); err != nil {
 		b.groups.leave(sub.member)
@@ -204,17 +205,58 @@ func (b *Broker) distribute(subs []*subscription, batch []Record, deliveries []d
 				next++
 			}
 			x := &parcel{topic: d.topic, frame: d.frame, offset: r.Offset, expires: r.Expires}
-			b.giveToOne(pools[first:next], x, r.Headers)
+			if !b.giveToGroup(pools[first].group, pools[first:next], x, r.Headers) {
+				b.counters.drop(DropNoMember, 1)
+			}
 			first = next
 		}
 	}
 }
 
+// poolsOf returns the pools of a group that have members for a topic. What has closed by
+// the time of the call is not among them.
+func (g *groups) poolsOf(group, topic string) (pools []*pool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, sub := range g.broker.router.match(nil, topic) {
+		if sub.pool != nil && sub.pool.group == group {
+			pools = append(pools, sub.pool)
+		}
+	}
+	return pools
+}
+
+// giveToGroup gives x to one of the pools of a group or, where those close meanwhile, of
+// those that it has then. It reports false if nobody is left to take it; a message that
+// every filter withholds is done with.
+func (b *Broker) giveToGroup(group string, pools []*pool, x *parcel, headers codec.Headers) bool {
+	for first := true; ; first = false {
+		switch b.giveToOne(pools, x, headers) {
+		case given:
+			return true
+		case withheld:
+			return first // else it was not by who has left
+		case left:
+			if pools = b.groups.poolsOf(group, x.topic.name); len(pools) == 0 {
+				return false
+			}
+		}
+	}
+}
+
+// gift is what came of giving a message to one of several pools.
+type gift int
+
+const (
+	given    gift = iota
+	withheld      // by every filter
+	left          // a pool that might have taken it has no member any more
+)
+
 // giveToOne gives x to one of the pools of a group whose filter lets it through: to one
-// with a ready member if there is one, else to one with room. It reports false if none of them has a member; a
-// message that every filter withholds is done with.
-func (b *Broker) giveToOne(pools []*pool, x *parcel, headers codec.Headers) bool {
-	withheld := false
+// with a ready member if there is one, else to one with room.
+func (b *Broker) giveToOne(pools []*pool, x *parcel, headers codec.Headers) gift {
+	result := withheld
 	first := 0
 	if len(pools) > 1 {
 		first = int(b.groups.turn.Add(1) % uint64(len(pools)))
@@ -224,25 +266,21 @@ func (b *Broker) giveToOne(pools []*pool, x *parcel, headers codec.Headers) bool
 			p := pools[(first+i)%len(pools)]
 			switch {
 			case !p.filter.Match(headers):
-				withheld = true
 			case p.give(x, how):
-				return true
+				return given
+			default:
+				result = left // a pool that has a member takes it at the latest with giveUp
 			}
 		}
 	}
-	return withheld
+	return result
 }
 
 // distributeFromBus gives a message that the bus has brought for a group to one
 // member; if there is none any more, back to the bus. The message has no place of its
 // own in the topic: it is given the topic's position.
 func (b *Broker) distributeFromBus(group string, m Message) {
-	var pools []*pool
-	for _, sub := range b.router.match(nil, m.Topic) {
-		if sub.pool != nil && sub.pool.group == group {
-			pools = append(pools, sub.pool)
-		}
-	}
+	pools := b.groups.poolsOf(group, m.Topic)
 	if len(pools) == 0 {
 		b.returnToBus(group, m)
 		return
@@ -257,7 +295,7 @@ func (b *Broker) distributeFromBus(group string, m Message) {
 		r.Reliable = codec.Some(0)
 	}
 	x := &parcel{topic: tp, frame: tp.encode(&r), offset: r.Offset, expires: r.Expires}
-	if !b.giveToOne(pools, x, m.Headers) {
+	if !b.giveToGroup(group, pools, x, m.Headers) {
 		b.returnToBus(group, m)
 	}
 }
@@ -281,13 +319,8 @@ func (b *Broker) handOver(group string, x *parcel) {
 	if !ok {
 		return
 	}
-	var pools []*pool
-	for _, sub := range b.router.match(nil, x.topic.name) {
-		if sub.pool != nil && sub.pool.group == group {
-			pools = append(pools, sub.pool)
-		}
-	}
-	if !b.giveToOne(pools, x, m.Headers) {
+	pools := b.groups.poolsOf(group, x.topic.name)
+	if len(pools) == 0 || !b.giveToGroup(group, pools, x, m.Headers) {
 		b.returnToBus(group, m)
 	}
 }

@@ -699,3 +699,21 @@ func TestGroupMessageOfTheBusExpiresInAMembersQueue(t *testing.T) {
 		}
 	})
 }
+
+// A message of a group outlives its topic, which is given up meanwhile: whoever takes it
+// then has subscribed to the topic that came in its place.
+func TestGroupOutlivesATopic(t *testing.T) {
+	script(t, func(t *testing.T, b *broker.Broker, n *memNetwork) {
+		p, _ := welcomedPeer(t, n)
+		wild := p.joinGroup(1, "g", "a.*", 1000)
+		post(t, b, "a.b", "job")
+		wild.want("job") // and does not finish it
+		post(t, b, "x", "x")
+		q, _ := welcomedPeer(t, n)
+		exact := q.joinGroup(1, "g", "a.b", 1000)
+		wild.leave()
+		exact.want("job")
+		post(t, b, "a.b", "another")
+		exact.want("another")
+	}, broker.Config{MaxTopics: 1})
+}

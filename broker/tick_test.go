@@ -81,6 +81,24 @@ func TestTickUnderLoad(t *testing.T) {
 	}, ticking)
 }
 
+// A topic whose messages wait for the tick is not given up: they would come to who
+// subscribes to the topic that takes its place.
+func TestTickHoldsItsTopic(t *testing.T) {
+	config := broker.Config{MaxTopics: 1, Topics: ticking.Topics}
+	script(t, func(t *testing.T, b *broker.Broker, n *memNetwork) {
+		post(t, b, "tick.a", "waits")
+		_, err := b.Publish(t.Context(), "other", "x", nil)
+		wantCode(t, err, codec.CodeOverloaded)
+		time.Sleep(5 * time.Millisecond)
+		synctest.Wait()
+		post(t, b, "other", "x")
+		p, _ := welcomedPeer(t, n)
+		sub, _ := p.subscribed(codec.Subscribe{Number: 1, Pattern: "other"})
+		post(t, b, "other", "y")
+		sub.wantMessage("y")
+	}, config)
+}
+
 // What is published while a tick delivers waits for the next one, and is not lost. Publishers
 // wake at the tick, so that they publish while it delivers.
 func TestTickBesidePublishers(t *testing.T) {

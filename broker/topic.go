@@ -140,16 +140,42 @@ func (b *Broker) newTopic(name string, num uint64) *topic {
 	return tp
 }
 
-// evictLocked removes a topic that nothing holds: among a few that are looked at,
-// one that keeps no messages, and of those the one idle for longest. It reports
-// whether it found one.
+// evictLocked removes a topic that nothing holds. It reports whether it found one.
 func (t *topicTable) evictLocked() bool {
+	for {
+		tp := t.idlestLocked()
+		if tp == nil {
+			return false
+		}
+		tp.mu.Lock()
+		if tp.busyLocked() { // since it was looked at
+			tp.mu.Unlock()
+			continue
+		}
+		tp.evicted = true
+		if tp.offset > 0 {
+			t.evicted.add(tp.name, uint64(tp.used.Load()))
+		}
+		tp.ids.drop(maxTopicIDs, &t.broker.recentIDs)
+		tp.mu.Unlock()
+		if tp.log != nil {
+			tp.log.Close()
+		}
+		delete(t.byName, tp.name)
+		t.index.remove(tp.name)
+		return true
+	}
+}
+
+// idlestLocked returns, of a few topics that nothing holds, one that keeps no messages,
+// and of those the one idle for longest; nil if there is none.
+func (t *topicTable) idlestLocked() *topic {
 	const look = 16
 	var oldest *topic
 	var empty bool
 	seen := 0
 	for _, tp := range t.byName { // in random order
-		if tp.pins.Load() > 0 {
+		if tp.pins.Load() > 0 || tp.busy() {
 			continue
 		}
 		e := tp.log == nil || tp.log.Empty()
@@ -160,22 +186,17 @@ func (t *topicTable) evictLocked() bool {
 			break
 		}
 	}
-	if oldest == nil {
-		return false
-	}
-	oldest.mu.Lock()
-	oldest.evicted = true
-	if oldest.offset > 0 {
-		t.evicted.add(oldest.name, uint64(oldest.used.Load()))
-	}
-	oldest.ids.drop(maxTopicIDs, &t.broker.recentIDs)
-	oldest.mu.Unlock()
-	if oldest.log != nil {
-		oldest.log.Close()
-	}
-	delete(t.byName, oldest.name)
-	t.index.remove(oldest.name)
-	return true
+	return oldest
+}
+
+// busyLocked reports whether messages of the topic have yet to be delivered. If it were
+// given up they would come to who has subscribed to the topic that takes its place.
+func (tp *topic) busyLocked() bool { return tp.draining || len(tp.pending) > 0 }
+
+func (tp *topic) busy() bool {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	return tp.busyLocked()
 }
 
 // matching returns the topics that a valid pattern matches.
@@ -327,8 +348,8 @@ func (tp *topic) append(m *Message) (Position, appended) {
 	wait := m.More && len(tp.pending) < maxGathered
 	drain := !tp.draining && !wait && !tp.gatherLocked()
 	tp.draining = tp.draining || drain
+	tp.used.Store(int64(r.Time)) // before anybody can deliver it: see beginning
 	tp.mu.Unlock()
-	tp.used.Store(int64(r.Time))
 	if drain {
 		tp.drain(drainRounds)
 	}

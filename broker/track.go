@@ -39,8 +39,8 @@ func (sub *subscription) makeTrackLocked(tp *topic) *track {
 
 // knowsLocked reports whether a topic's number was announced on the stream.
 func (sub *subscription) knowsLocked(tp *topic) bool {
-	if sub.topic != nil {
-		return sub.topic == tp // SUBSCRIBED did
+	if sub.topic == tp {
+		return true // SUBSCRIBED did
 	}
 	t, ok := sub.tracks[tp.num]
 	return ok && (t == nil || sub.toldLocked(t))
