@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -19,10 +20,25 @@ type datagramSlot struct {
 	// Guarded by the session's mu.
 	order   []*slotted           // what waits, in the order of sending
 	newest  map[slotKey]*slotted // those of them that a newer message takes the place of
-	sent    map[slotKey]uint64   // the last offset taken of each key that was conflated
-	every   map[uint64]uint64    // the last offset of each topic, by number, that was offered as one of all
+	sent    offsets[slotKey]     // the last one taken of each key that was conflated
+	every   offsets[uint64]      // the last one of each topic, by number, that was offered as one of all
 	sending bool                 // the sender lives
 	wake    chan struct{}        // tells the sender that the writer has made progress
+}
+
+// offsets remembers the last offset of as many keys as were used last: of 1,024 at least,
+// so that none is forgotten while a message is offered for one subscription after the
+// other.
+type offsets[K comparable] struct{ young, old map[K]uint64 }
+
+// of returns the last offset of a key; 0 if none is remembered.
+func (o *offsets[K]) of(key K) uint64 { return max(o.young[key], o.old[key]) }
+
+func (o *offsets[K]) note(key K, offset uint64) {
+	if o.young == nil || len(o.young) >= 4*maxSlots {
+		o.young, o.old = make(map[K]uint64), o.young
+	}
+	o.young[key] = offset
 }
 
 // slotted is a message in the slot.
@@ -33,6 +49,10 @@ type slotted struct {
 	offset  uint64
 	expires uint64 // ms of the broker's clock; 0: never
 	lossy   bool
+	// Whom it was offered for. Others that match may not have been given the messages
+	// before it yet.
+	sub    *subscription
+	others []*subscription
 }
 
 const (
@@ -50,37 +70,43 @@ func (s *session) fitsDatagram(d *delivery) bool {
 	return int64(len(d.frame)) <= s.slot.max.Load()
 }
 
-// offerDatagramLocked puts d into the slot for a subscription of a class. A message
-// that several subscriptions match is taken once.
-func (s *session) offerDatagramLocked(d *delivery, class codec.Class) {
+// offerDatagramLocked puts d into the slot for a subscription, in which its class in
+// force is class. A message that several subscriptions match is taken once.
+func (s *session) offerDatagramLocked(sub *subscription, d *delivery, class codec.Class) {
 	q := &s.slot
 	if q.newest == nil {
 		q.newest = make(map[slotKey]*slotted)
-		q.sent = make(map[slotKey]uint64)
-		q.every = make(map[uint64]uint64)
 		q.wake = make(chan struct{}, 1)
 	}
 	key := slotKey{d.topic.num, d.key}
 	w := q.newest[key]
-	if q.every[key.topic] >= d.offset {
+	if q.every.of(key.topic) >= d.offset {
+		if w := q.find(d); w != nil {
+			w.others = append(w.others, sub)
+		}
 		return
 	}
 	every := class == codec.ClassUnreliable
 	switch {
 	case every:
-		q.every[key.topic] = d.offset
+		q.every.note(key.topic, d.offset)
 		if w != nil && w.offset == d.offset {
 			delete(q.newest, key) // from now on it keeps its place
+			w.others = append(w.others, sub)
 			return
 		}
-		if q.sent[key] == d.offset {
+		if q.sent.of(key) == d.offset {
 			return
 		}
-	case w != nil && w.offset >= d.offset, q.sent[key] >= d.offset:
+	case w != nil && w.offset == d.offset:
+		w.others = append(w.others, sub)
+		return
+	case w != nil && w.offset > d.offset, q.sent.of(key) >= d.offset:
 		return
 	case w != nil:
 		s.broker.counters.drop(DropConflated, 1)
 		w.frame, w.offset, w.expires, w.lossy = d.frame, d.offset, d.extra.when(), d.lossy
+		w.sub, w.others = sub, nil
 		return
 	}
 	if len(q.order) >= maxSlots {
@@ -88,7 +114,9 @@ func (s *session) offerDatagramLocked(d *delivery, class codec.Class) {
 		s.broker.counters.drop(DropOverflow, 1)
 		s.toldLostLocked(oldest, codec.GapOverflow)
 	}
-	w = &slotted{d.frame, d.topic, d.key, d.offset, d.extra.when(), d.lossy}
+	w = &slotted{
+		frame: d.frame, topic: d.topic, key: d.key, offset: d.offset, expires: d.extra.when(), lossy: d.lossy, sub: sub,
+	}
 	q.order = append(q.order, w)
 	if !every {
 		q.newest[key] = w
@@ -97,6 +125,17 @@ func (s *session) offerDatagramLocked(d *delivery, class codec.Class) {
 		q.sending = true
 		s.wg.Go(s.sendDatagrams)
 	}
+}
+
+// find returns what waits of a message; nil if it does not. It is one of the last as a
+// rule.
+func (q *datagramSlot) find(d *delivery) *slotted {
+	for _, w := range slices.Backward(q.order) {
+		if w.topic == d.topic && w.offset == d.offset {
+			return w
+		}
+	}
+	return nil
 }
 
 // takeSlotLocked takes what waits for longest.
@@ -111,16 +150,15 @@ func (s *session) takeSlotLocked() *slotted {
 	return w
 }
 
-// meantLocked calls f for each subscription that w was meant for: it takes w by
-// datagram, and knows its topic.
+// meantLocked calls f for each subscription that w was offered for and that goes on.
 func (s *session) meantLocked(w *slotted, f func(*subscription, codec.Class)) {
-	for _, sub := range s.subs {
-		if sub.member != nil || sub.opening || sub.out.end || sub.out.gone || !codec.Match(sub.pattern, w.topic.name) || !sub.knowsLocked(w.topic) {
-			continue
+	for i := -1; i < len(w.others); i++ {
+		sub := w.sub
+		if i >= 0 {
+			sub = w.others[i]
 		}
-		t := sub.trackLocked(w.topic)
-		if class := sub.classOf(w.topic); sub.byDatagram(class, w.lossy) && (t == nil || w.offset > t.start) {
-			f(sub, class)
+		if !sub.out.end && !sub.out.gone && sub.knowsLocked(w.topic) {
+			f(sub, sub.classOf(w.topic))
 		}
 	}
 }
@@ -128,21 +166,19 @@ func (s *session) meantLocked(w *slotted, f func(*subscription, codec.Class)) {
 // toldLostLocked tells the subscriptions concerned that w will not come. Where
 // there is no room for telling it, the next message of the topic shows the hole.
 func (s *session) toldLostLocked(w *slotted, reason codec.GapReason) {
-	gap := codec.AppendGap(nil, codec.Gap{
-		Topic: w.topic.num, Epoch: codec.Some(w.topic.epoch), From: codec.Some(w.offset - 1), To: codec.Some(w.offset),
-		Reason: reason, Count: codec.Some(1),
-	})
 	s.meantLocked(w, func(sub *subscription, class codec.Class) {
 		sub.dropped++
 		t := sub.trackLocked(w.topic)
 		// What is owed of the topic comes behind whatever is queued now, and lies before
 		// the gap: a client that is told of the gap takes no older message any more.
 		owes := t != nil && t.debt != nil
-		if class != codec.ClassUnreliable && !sub.lagging && !owes && sub.roomLocked(len(gap)) {
-			sub.out.queue.push(entry{frame: gap, charged: true})
-			s.broker.counters.gap(reason)
-			s.scheduleLocked(sub.out)
+		if class == codec.ClassUnreliable || sub.lagging || owes || sub.out.queue.holes >= maxSlots {
+			return
 		}
+		// Not as a frame: what waits before it may become a debt, and it with that.
+		sub.out.queue.push(entry{kind: entryGap, topic: w.topic, from: w.offset - 1, offset: w.offset, reason: reason, count: 1})
+		sub.compactLocked()
+		s.scheduleLocked(sub.out)
 	})
 }
 
@@ -161,14 +197,8 @@ func (s *session) sendDatagrams() {
 		key := slotKey{q.order[0].topic.num, q.order[0].key}
 		conflated := q.newest[key] == q.order[0]
 		w := s.takeSlotLocked()
-		if len(q.sent) >= 4*maxSlots {
-			clear(q.sent)
-		}
-		if len(q.every) >= 4*maxSlots {
-			clear(q.every)
-		}
 		if conflated {
-			q.sent[key] = w.offset
+			q.sent.note(key, w.offset)
 		}
 		if w.expires != 0 && w.expires <= s.broker.now() {
 			s.broker.counters.drop(DropExpired, 1)

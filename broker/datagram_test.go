@@ -321,3 +321,90 @@ func TestExpiredInTheSlot(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// untilMessage reads GAP, SKIP and MESSAGE frames up to the message with an offset, and
+// fails if something tells of an offset that is to come later.
+func (l *line) untilMessage(offset uint64) {
+	l.t.Helper()
+	told := uint64(0)
+	for {
+		f, err := l.reader.Next()
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		switch f.Type {
+		case codec.TypeGap:
+			g, err := codec.ParseGap(f)
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			told = max(told, g.To.Value)
+		case codec.TypeMessage:
+			m, err := codec.ParseMessage(f)
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			if m.Offset <= told {
+				l.t.Fatalf("MESSAGE %d came behind a gap up to %d", m.Offset, told)
+			}
+			if m.Offset >= offset {
+				return
+			}
+		}
+	}
+}
+
+// The gap of a datagram that there was no room for does not overtake the messages before
+// it, which another subscription of the session has yet to be given.
+func TestGapOfADatagramOvertakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, err := broker.New(broker.Config{Topics: []broker.TopicConfig{{Pattern: ">", Tick: 20 * time.Millisecond}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		hold := make(chan struct{})
+		p := ficklePeer(t, b, func(*fickle, []byte) error { <-hold; return nil })
+		defer close(hold)
+		lines := []*line{p.listen(codec.Subscribe{Number: 1, Pattern: ">"}), p.listen(codec.Subscribe{Number: 2, Pattern: "t"}), p.listen(codec.Subscribe{Number: 3, Pattern: "*"})}
+		post(t, b, "t", "reliable")
+		for i := range 300 { // more than have room
+			if _, err := b.PublishLossy(t.Context(), "t", "lossy", &broker.PublishOptions{Key: fmt.Sprint(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		post(t, b, "t", "reliable")
+		for _, l := range lines {
+			l.untilMessage(302)
+		}
+	})
+}
+
+// Nor does that of one that could not be sent, when the messages before it give up their
+// room and are owed.
+func TestGapOfADatagramStaysBehindADebt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, err := broker.New(broker.Config{MaxSessionBytes: 4000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		p := ficklePeer(t, b, func(*fickle, []byte) error { return errors.New("no") })
+		low := p.listen(codec.Subscribe{Number: 1, Pattern: "low", Priority: 7, Credit: 1})
+		high := p.listen(codec.Subscribe{Number: 2, Pattern: "high", Credit: 1})
+		postBig(t, b, "low", 3) // the first goes out
+		if _, err := b.PublishLossy(t.Context(), "low", "lossy", nil); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := b.Stats().Dropped[broker.DropDatagram]; n != 1 {
+			t.Fatalf("%d datagrams were dropped", n)
+		}
+		postBig(t, b, "high", 4)
+		high.want(codec.TypeMessage)
+		p.control.send(codec.AppendFlow(nil, codec.Flow{Subscription: 1, Limit: 64 << 10}))
+		low.untilMessage(3)
+		post(t, b, "low", "the last")
+		low.untilMessage(5)
+	})
+}

@@ -224,7 +224,7 @@ func (sub *subscription) acceptLocked(d *delivery) {
 	class := sub.classOf(d.topic)
 	if sub.byDatagram(class, d.lossy) && sub.session.fitsDatagram(d) && sub.announceLocked(d) {
 		sub.last = d.offset
-		sub.session.offerDatagramLocked(d, class)
+		sub.session.offerDatagramLocked(sub, d, class)
 		return
 	}
 	if sub.withholds(d.publisher, d.headers) {
