@@ -45,10 +45,12 @@ type Broker struct {
 
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu
-	byClient map[codec.ID]*session // welcomed sessions, which have a principal; guarded by mu
-	closing  bool                  // no session begins any more; guarded by mu
-	closed   bool                  // nothing is published any more; guarded by mu
-	wg       sync.WaitGroup        // sessions and drains; Add under mu, while not closing
+	// registered is how many sessions have begun. Guarded by mu.
+	registered uint64
+	byClient   map[codec.ID]*session // welcomed sessions, which have a principal; guarded by mu
+	closing    bool                  // no session begins any more; guarded by mu
+	closed     bool                  // nothing is published any more; guarded by mu
+	wg         sync.WaitGroup        // sessions and drains; Add under mu, while not closing
 }
 
 // New makes a broker. The error tells what is wrong with the configuration, or
@@ -150,6 +152,8 @@ func (b *Broker) register(s *session) (refusal, err error) {
 		}
 	}
 	b.sessions[s] = struct{}{}
+	b.registered++
+	s.turn = b.registered
 	b.wg.Add(1)
 	return refusal, nil
 }
@@ -165,14 +169,24 @@ func (b *Broker) unregister(s *session) {
 	b.wg.Done()
 }
 
-// claim makes s the session of its client id, and returns the one that was.
-func (b *Broker) claim(s *session) (replaced *session) {
+// claim makes s the session of its client id, and returns the one that was. It fails if
+// that began after s: the client has given s up, which took long to be welcomed.
+func (b *Broker) claim(s *session) (replaced *session, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	replaced = b.byClient[s.id]
+	switch {
+	case s.ctx.Err() != nil:
+		return nil, context.Cause(s.ctx)
+	case replaced != nil && replaced.turn > s.turn:
+		return nil, errReplaced
+	}
 	b.byClient[s.id] = s
-	return replaced
+	return replaced, nil
 }
+
+// errReplaced ends a session whose client has connected again.
+var errReplaced = &codec.Error{Code: codec.CodeReplaced, Reason: "the client has connected again"}
 
 // Shutdown ends the broker gracefully: it takes no new session, tells each one,
 // lets its queues drain and its streams end, and then closes the bus. When ctx

@@ -258,6 +258,11 @@ func (p *presences) ended(s *session, atOnce bool) {
 		return
 	}
 	s.absent = true
+	select {
+	case <-s.welcomed:
+	default:
+		return // it has not entered anything, and perhaps no id yet
+	}
 	for _, m := range p.byClient[s.id] {
 		switch {
 		case m.owner != s && (m.owner != nil || !atOnce):

@@ -26,6 +26,7 @@ type session struct {
 	cancel   context.CancelCauseFunc
 	welcomed chan struct{} // closed after WELCOME was queued
 	refusal  error         // what HELLO is answered with; nil: it is looked at
+	turn     uint64        // the how many'th session of the broker it is
 	finished chan struct{} // closed when the client has ended the control stream
 	limiter  *rate.Limiter // nil: no bound
 	wg       sync.WaitGroup
@@ -294,8 +295,12 @@ func (s *session) greet(stream Stream, f codec.Frame) error {
 		}
 	}
 	s.setPrincipal(p)
-	if replaced := b.claim(s); replaced != nil {
-		replaced.fail(&codec.Error{Code: codec.CodeReplaced, Reason: "the client has connected again"})
+	replaced, err := b.claim(s)
+	if err != nil {
+		return err
+	}
+	if replaced != nil {
+		replaced.fail(errReplaced)
 		b.presences.ended(replaced, false)
 	}
 	if b.disconnects.Load() != disconnects {
