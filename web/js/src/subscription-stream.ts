@@ -99,10 +99,14 @@ export class SubscriptionStream {
     };
   }
 
+  /** The most credit that the broker takes, once WELCOME has told it. */
+  get #most(): number {
+    return this.#connection.welcome?.limits.subscriptionCredit || Infinity;
+  }
+
   /** The broker may use a lower credit than it is given (PROTOCOL §10). */
   get #window(): number {
-    const most = this.#connection.welcome?.limits.subscriptionCredit;
-    return Math.max(1, Math.min(this.#owner.window, most ?? Infinity));
+    return Math.min(this.#owner.window, this.#most);
   }
 
   /** Whether the broker has confirmed it. */
@@ -149,6 +153,8 @@ export class SubscriptionStream {
       expect(f, Type.SUBSCRIBED);
       const s = parseSubscribed(f);
       this.#subscribed = true;
+      // SUBSCRIBE may have gone with HELLO, before the broker's limit was known.
+      this.#limit = Math.min(this.#limit, this.#most);
       this.#owner.subscribed(s, this.#connection);
       if (s.topic) this.#announce({ ...s, name: this.#owner.pattern });
       this.flow();

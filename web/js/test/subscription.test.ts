@@ -5,7 +5,7 @@ import { encodeMsgpack } from "../src/msgpack.js";
 import * as Type from "../src/frame-types.js";
 import * as frames from "./broker-frames.js";
 import { connected } from "./connected.js";
-import { BASE, CLIENT, CLIENT_ID, type MockSession, type MockStream, message } from "./mock.js";
+import { BASE, CLIENT, CLIENT_ID, type MockSession, type MockStream, message, welcome } from "./mock.js";
 import { turn, until } from "./until.js";
 
 afterEach(() => {
@@ -676,6 +676,26 @@ describe("a reconnect", () => {
     subscribed(second, 5);
     second.send(message({ offset: 6 }));
     expect(await take(subscription, 5)).toEqual(["a1", "a2", "a3", "[a 3-5 reconnect]", "a6"]);
+  });
+
+  test("before WELCOME a subscription has no more credit than the broker then tells to take", async () => {
+    const size = message({ offset: 1 }).length;
+    const limits = { ...welcome.limits, subscriptionCredit: 4 * size };
+    const { broker, client, session } = await connected({}, {}, { limits });
+    const subscription = client.subscribe("a", { credit: 100 * size });
+    await serve(session);
+    await subscription.ready;
+    session.lose();
+    const next = await broker.session();
+    await next.hello();
+    const { stream, subscribe } = await next.subscription();
+    expect(subscribe.credit).toBe(100 * size); // nobody has told yet
+    next.welcome({ limits });
+    subscribed(stream);
+    for (let offset = 1; offset <= 4; offset++) stream.send(message({ offset }));
+    await take(subscription, 2);
+    const flow = frames.parseFlow(await next.control.want(Type.FLOW));
+    expect(flow).toEqual({ subscription: 1, limit: 6 * size, offset: undefined });
   });
 
   test("no more than 32 streams go without an answer", async () => {
