@@ -28,6 +28,8 @@ export const MAX_REPLY = 255;
 export const MAX_LAST = 10_000;
 /** Topics of a list of positions. */
 export const MAX_POSITIONS = 1024;
+/** What such a list takes at most, so that SUBSCRIBE fits into a first frame. */
+export const MAX_POSITIONS_BYTES = 48 << 10;
 /** Announcements of topics on a stream that count (PROTOCOL §6.3). */
 export const MAX_ANNOUNCEMENTS = 32 << 10;
 /** Messages of a page of history. */

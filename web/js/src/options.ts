@@ -12,6 +12,7 @@ import {
   MAX_HEADER_VALUE,
   MAX_LAST,
   MAX_POSITIONS,
+  MAX_POSITIONS_BYTES,
 } from "./limits.js";
 import type { Position } from "./message.js";
 import { checkTopic } from "./topics.js";
@@ -89,8 +90,9 @@ export function headerList(headers: Headers | undefined): string[] | undefined {
 /**
  * Where a subscription, or a page of history, begins:
  * - `position`: behind this position of the topic;
- * - `positions`: of a pattern, behind these positions by topic, at most 1,024; every
- *   other topic with the messages `since` a time;
+ * - `positions`: of a pattern, behind these positions by topic, at most 1,024 and 48 KiB,
+ *   where a topic takes the bytes of its name and 30; every other topic with the messages
+ *   `since` a time;
  * - `last`: with so many messages, 1 to 10,000;
  * - `since`: with the messages since a time, by the broker's clock;
  * - `"beginning"`: with the oldest message that is kept.
@@ -111,6 +113,20 @@ function checkPosition({ epoch, offset, values = 0 }: Place): readonly number[] 
   checkNumber("epoch", epoch, 0, MAX_EPOCH - 1);
   checkNumber("offset", offset, 0, Number.MAX_SAFE_INTEGER);
   return values > offset ? [epoch, offset, values] : [epoch, offset];
+}
+
+/**
+ * Of positions by topic, the one used last at the end, the last ones: as many as SUBSCRIBE
+ * has room for.
+ */
+export function fitting<P>(positions: Iterable<readonly [string, P]>): (readonly [string, P])[] {
+  const newest = [...positions].toReversed();
+  let bytes = 0;
+  const most = newest.findIndex(([topic], i) => {
+    bytes += encodeUtf8(topic).length + 30; // of which 30 are the numbers, at most
+    return i === MAX_POSITIONS || bytes > MAX_POSITIONS_BYTES;
+  });
+  return newest.slice(0, most < 0 ? undefined : most).toReversed();
 }
 
 function brokerTime(since: Date, base: number): number {
@@ -134,7 +150,9 @@ export function fromField(from: From | undefined, base: number, exact: boolean):
   if ("positions" in from) {
     if (exact) throw bad("positions are of a pattern");
     const list = Object.entries(from.positions);
-    checkNumber("the number of positions", list.length, 0, MAX_POSITIONS);
+    if (fitting(list).length < list.length) {
+      throw bad("positions of more than 1,024 topics or 48 KiB: leave those out that were heard of the longest ago");
+    }
     const positions = list.map(([topic, p]) => {
       checkTopic(topic);
       return [topic, ...checkPosition(p)];

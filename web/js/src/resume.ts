@@ -2,9 +2,9 @@
 
 import type { Field } from "./envelope.js";
 import type { Subscribed } from "./frames.js";
-import { MAX_POSITIONS } from "./limits.js";
+import { MAX_ANNOUNCEMENTS } from "./limits.js";
 import type { Gap, Position } from "./message.js";
-import { type From, fromField, type Place } from "./options.js";
+import { type From, type Place, fitting, fromField } from "./options.js";
 import type { Announced, TopicState } from "./sequence.js";
 
 /** A gap of which the client learns when it is back. */
@@ -14,23 +14,43 @@ function away(topic: string | undefined, from?: Position, to?: Position): Gap {
 }
 
 /**
+ * The topics that are remembered: those that count on a stream, which names the ones
+ * that it forgets, and as many of the streams before.
+ */
+const MAX_REMEMBERED = 2 * MAX_ANNOUNCEMENTS;
+
+/** How far a topic has come. */
+interface Known extends Place {
+  /** When its newest message was sequenced, in milliseconds since the Unix epoch. */
+  readonly time?: number;
+  /** Something is to come that was there when the subscription began. */
+  readonly behind?: boolean;
+}
+
+/**
  * The place at which a subscription goes on after a reconnect: the position of an
- * exact pattern, else those of at most 1,024 topics, and for every other topic the
- * time since which nothing of it has come.
+ * exact pattern, else those of as many topics as SUBSCRIBE has room for, and for every
+ * other topic the time since which nothing of it has come. What is known and had no room
+ * comes again, and is not handed out.
  */
 export class Resume {
   readonly #exact: boolean;
   readonly #from: From | undefined;
-  /** By topic, the one that was heard of the longest ago first. */
-  #positions = new Map<string, Place>();
+  /** By topic, the one that was used the longest ago first. */
+  readonly #positions = new Map<string, Known>();
+  /** The topics that the last SUBSCRIBE named: the broker begins there, or says where. */
+  #named = new Set<string>();
   /** Milliseconds since the Unix epoch by the broker's clock. */
   #since: number | undefined;
-  #overflowed = false;
   /** Topics of which something of the beginning is to come, and nobody knows which. */
   #owing = 0;
+  /** It is known of which topics, and they cannot be named. */
+  #unnamed = false;
   #begun = false;
   /** What is older than the stream are last values: it is the first one, and began now. */
   #snapshots = false;
+  /** A gap in every topic was told when the stream began. */
+  #told = false;
   #client = "";
 
   /** Throws `invalid_option` or `invalid_topic` for a `from` that cannot be. */
@@ -42,58 +62,66 @@ export class Resume {
     else if (from && "position" in from) this.#positions.set(pattern, from.position);
     else if (from && "since" in from) {
       this.#since = from.since.getTime();
-      if ("positions" in from) this.#positions = new Map(Object.entries(from.positions));
+      if ("positions" in from) {
+        this.#positions = new Map(Object.entries(from.positions));
+        this.#named = new Set(this.#positions.keys());
+      }
     }
   }
 
-  /** Where to go on. */
-  get #where(): From | undefined {
-    if (!this.#begun) return this.#from;
-    const [position] = this.#positions.values();
-    if (this.#exact) return position && { position };
-    if (this.#since === undefined) return undefined;
-    return { positions: Object.fromEntries(this.#positions), since: new Date(this.#since) };
-  }
-
-  /** The same as a field of SUBSCRIBE. */
+  /** Where to go on, as a field of SUBSCRIBE. */
   field(base: number): Field {
-    return fromField(this.#where, base, this.#exact);
+    if (!this.#begun) return fromField(this.#from, base, this.#exact);
+    if (this.#exact) {
+      const [position] = this.#positions.values();
+      return fromField(position && { position }, base, true);
+    }
+    if (this.#since === undefined) return undefined;
+    const positions = Object.fromEntries(fitting(this.#positions));
+    this.#named = new Set(Object.keys(positions));
+    this.#unnamed = [...this.#positions].some(([topic, p]) => p.behind && !this.#named.has(topic));
+    return fromField({ positions, since: new Date(this.#since) }, base, false);
   }
 
   /** Whether the field needs the base of the broker's times. */
   get timed(): boolean {
-    const where = this.#where;
-    return typeof where === "object" && "since" in where;
+    if (this.#begun) return !this.#exact && this.#since !== undefined;
+    return typeof this.#from === "object" && "since" in this.#from;
   }
 
   /** Takes note of the beginning; returns the gap that it shows. */
   subscribed(s: Subscribed, base: number, client: string): Gap | undefined {
     const again = this.#begun;
-    // Another id: the broker was restarted, and nobody knows what it had.
-    const lost =
-      this.#overflowed || this.#owing > 0 || this.#client !== client || this.#since === undefined;
+    const { time } = s;
+    this.#told =
+      again &&
+      !this.#exact &&
+      // Another id: the broker was restarted, and nobody knows what it had.
+      (this.#owing > 0 || this.#unnamed || this.#client !== client || this.#since === undefined);
     this.#owing = !again && this.#since === undefined ? (s.topics ?? 0) : 0;
     this.#snapshots = !again && this.#from === undefined;
     this.#begun = true;
     this.#client = client;
-    if (this.#exact) return undefined;
-    if (again && lost) this.#positions.clear();
-    if (again ? lost : this.#since === undefined) {
-      this.#since = s.time === undefined ? undefined : base + s.time;
-    }
-    this.#overflowed = false;
-    return again && lost ? away(undefined) : undefined;
+    if (time !== undefined) this.#since ??= base + time;
+    return this.#told ? away(undefined) : undefined;
   }
 
-  /** Takes note of a topic that is announced; returns the gap that it shows. */
-  announced({ name, epoch, offset, last }: Announced): Gap | undefined {
+  /**
+   * Takes note of a topic that is announced; returns the gap that it shows, and the offset
+   * up to which what comes is known.
+   */
+  announced({ name, epoch, offset, last }: Announced): { gap: Gap | undefined; known: number } {
     if (last !== undefined && this.#owing > 0) this.#owing--;
     const from = this.#positions.get(name);
     const to = { epoch, offset };
-    this.#keep(name, { ...to, values: this.#snapshots ? last : this.#values(name, epoch) });
-    if (!from || (from.epoch === epoch && offset <= from.offset)) return undefined;
+    const same = from?.epoch === epoch;
+    // Of a topic that was named the broker says where it goes on.
+    const known = same && !this.#exact && !this.#named.has(name) ? Math.max(offset, from.offset) : offset;
+    const values = this.#snapshots ? last : this.#values(name, epoch);
+    this.#keep(name, { epoch, offset: known, values });
+    const gapless = !from || this.#told || (same && offset <= from.offset);
     // Positions of two epochs cannot be compared, so nobody knows how far it goes.
-    return away(name, from, from.epoch === epoch ? to : undefined);
+    return { gap: gapless ? undefined : away(name, { epoch: from.epoch, offset: from.offset }, same ? to : undefined), known };
   }
 
   /** Up to where only last values are wanted of a topic. */
@@ -102,24 +130,29 @@ export class Resume {
     return at?.epoch === epoch ? at.values : undefined;
   }
 
-  #keep(topic: string, p: Place): void {
+  #keep(topic: string, p: Known): void {
     this.#positions.delete(topic); // it becomes the newest
     this.#positions.set(topic, p);
+    if (this.#positions.size <= MAX_REMEMBERED) return;
+    const [[oldest, { time = 0 }] = [topic, p]] = this.#positions;
+    // It counts as one of which nothing came.
+    this.#positions.delete(oldest);
+    if (this.#since !== undefined) this.#since = Math.max(this.#since, time);
   }
 
-  /** Takes note of how far the topics of a stream had come. */
+  /** Takes note of how far topics had come that the stream knows no more. */
   ended(topics: Iterable<TopicState>): void {
-    let newest = 0;
-    for (const t of topics) {
-      this.#keep(t.name, { epoch: t.epoch, offset: t.last, values: this.#values(t.name, t.epoch) });
-      newest = Math.max(newest, t.base + t.time);
-    }
-    for (const topic of this.#positions.keys()) {
-      if (this.#positions.size <= MAX_POSITIONS) return;
-      // It counts as one of which nothing came, so everything up to now is left out.
-      this.#positions.delete(topic);
-      this.#overflowed = true;
-      this.#since = newest + 1;
+    // The newest first to be named; before them those of which something is owed.
+    const rank = (t: TopicState): number => (t.synced ? t.base + t.time : Infinity);
+    for (const t of [...topics].toSorted((a, b) => rank(a) - rank(b))) {
+      this.#named.delete(t.name);
+      this.#keep(t.name, {
+        epoch: t.epoch,
+        offset: t.last,
+        values: this.#values(t.name, t.epoch),
+        time: t.base + t.time,
+        behind: !t.synced,
+      });
     }
   }
 }

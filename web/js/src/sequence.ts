@@ -132,11 +132,12 @@ export class Sequence {
   }
 
   /**
-   * Takes note of a topic's number, and of the base of the broker's times. It
-   * returns the number that means nothing any more, if there is one: that under which
-   * the topic was known before, or that of the topic announced longest ago.
+   * Takes note of a topic's number, and of the base of the broker's times. Of what
+   * comes up to the offset `known` nothing is handed out. It returns the topic whose
+   * number means nothing any more, if there is one: the same one under its number
+   * before, or the one announced longest ago.
    */
-  announce(t: Announced, base: number): number | undefined {
+  announce(t: Announced, base: number, known = t.offset): TopicState | undefined {
     const old = this.#topics.get(t.topic);
     // Announced again in the same epoch: what has come since counts.
     if (old?.epoch === t.epoch && old.name === t.name) {
@@ -144,9 +145,10 @@ export class Sequence {
       this.#topics.set(t.topic, old);
       return undefined;
     }
-    let before = this.#numbers.get(t.name);
+    const number = this.#numbers.get(t.name);
+    let before = number === undefined || number === t.topic ? undefined : this.#topics.get(number);
     this.forget(t.topic);
-    if (before !== undefined) this.forget(before);
+    if (before) this.forget(before.number);
     this.#numbers.set(t.name, t.topic);
     const state: TopicState = {
       number: t.topic,
@@ -155,24 +157,24 @@ export class Sequence {
       base,
       class: Math.max(this.#class, t.class ?? RELIABLE),
       replay: t.last ?? t.offset,
-      last: t.offset,
+      last: known,
       reliable: t.offset,
       time: 0,
       synced: false,
       held: undefined,
       keys: undefined,
-      forgotten: t.offset,
-      queued: t.offset,
-      taken: t.offset,
+      forgotten: known,
+      queued: known,
+      taken: known,
       dropped: 0,
     };
     this.#topics.set(t.topic, state);
     if (this.#topics.size > MAX_ANNOUNCEMENTS) {
-      [before = 0] = this.#topics.keys();
-      this.forget(before);
+      [before = state] = this.#topics.values();
+      this.forget(before.number);
     }
     this.#sync(state);
-    return before === t.topic ? undefined : before;
+    return before;
   }
 
   /** Whether a topic of that name was announced. */

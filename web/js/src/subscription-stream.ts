@@ -43,8 +43,10 @@ export interface StreamOwner {
   attach(stream: SubscriptionStream): void;
   /** The subscription stands. */
   subscribed(s: Subscribed, connection: Connection): void;
-  /** A topic was announced. */
-  announced(t: Announced): void;
+  /** A topic was announced. Returns the offset up to which it is known what comes. */
+  announced(t: Announced): number;
+  /** A topic was forgotten: there are too many. */
+  forgot(t: TopicState): void;
   /**
    * The stream has ended: with the broker's END, whose code may be 0, or a fault;
    * without an error with its connection. The topics tell how far they had come.
@@ -180,9 +182,12 @@ export class SubscriptionStream {
   }
 
   #announce(t: Announced): void {
-    if (!this.#sequence.knows(t.name)) this.#owner.announced(t);
-    const before = this.#sequence.announce(t, this.#connection.base);
-    if (before !== undefined) this.#connection.router.forget(before, this);
+    const known = this.#sequence.knows(t.name) ? undefined : this.#owner.announced(t);
+    const before = this.#sequence.announce(t, this.#connection.base, known);
+    if (before) {
+      this.#connection.router.forget(before.number, this);
+      this.#owner.forgot(before);
+    }
     this.#connection.router.announce(t.topic, this);
   }
 

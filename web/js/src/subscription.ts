@@ -8,7 +8,7 @@ import { type TidewireError, fail } from "./errors.js";
 import { FLAG_NO_ECHO, FLAG_NO_RETAINED, type Subscribed } from "./frames.js";
 import { MAX_LABEL, MAX_POSITIONS } from "./limits.js";
 import { type Gap, type Item, Message, type Position, type Replier } from "./message.js";
-import { type Filter, type From, bad, checkLabel, checkNumber, checkRest, filterField } from "./options.js";
+import { type Filter, type From, bad, checkLabel, checkNumber, checkRest, filterField, fitting } from "./options.js";
 import { ItemQueue } from "./queue.js";
 import { Resume } from "./resume.js";
 import { type Announced, type Arrival, type TopicState, UNRELIABLE } from "./sequence.js";
@@ -270,11 +270,12 @@ export class Subscription<T = unknown> {
 
   /**
    * The same of a subscription to a pattern, as a {@link SubscribeOptions.from}: the
-   * positions of the 1,024 topics that were heard of last, and when it first began.
+   * positions of the topics that were heard of last, as many as that takes, and when it
+   * first began. What came of other topics comes again.
    */
   get positions(): { positions: Record<string, Position>; since: Date } | undefined {
     if (this.#exact || !this.#since) return undefined;
-    return { positions: Object.fromEntries(this.#consumed), since: this.#since };
+    return { positions: Object.fromEntries(fitting(this.#consumed)), since: this.#since };
   }
 
   /** Returns counts since the subscription was made. */
@@ -374,11 +375,18 @@ export class Subscription<T = unknown> {
   }
 
   /** @internal */
-  announced(t: Announced): void {
-    this.#tell(this.#resume?.announced(t));
+  announced(t: Announced): number {
+    const { gap, known } = this.#resume?.announced(t) ?? { gap: undefined, known: t.offset };
+    this.#tell(gap);
     if (this.#exact && !this.#consumed.has(t.name)) {
       this.#consume(t.name, { epoch: t.epoch, offset: t.offset });
     }
+    return known;
+  }
+
+  /** @internal */
+  forgot(t: TopicState): void {
+    this.#resume?.ended([t]);
   }
 
   /** Puts a gap into the queue, where gaps are told at all. */

@@ -1,11 +1,14 @@
 // Where a subscription begins, and where it goes on (PROTOCOL §4.8, §6.1).
 
 import { describe, expect, test } from "vitest";
+import * as Type from "../src/frame-types.js";
+import type { Position } from "../src/message.js";
 import type { From } from "../src/options.js";
+import { Resume } from "../src/resume.js";
 import * as frames from "./broker-frames.js";
 import { type Connected, connected } from "./connected.js";
 import { BASE, CLIENT, type MockSession, type MockStream, message } from "./mock.js";
-import { EPOCH, serve, take } from "./serve.js";
+import { EPOCH, coded, serve, take } from "./serve.js";
 import { turn, until } from "./until.js";
 
 /** Loses the session, and answers the next HELLO. */
@@ -285,7 +288,7 @@ describe("after a reconnect a subscription to a pattern", () => {
     stream.send(message({ offset: 11, retain: true, previous: 11 }), topic(3, "a.new", 7, 3));
     expect(await take(subscription, 1)).toEqual(["a.x11"]);
     const second = await servePattern(await again(c, c.session), 200);
-    expect(second.subscribe.from).toEqual([4, 100, [["a.x", 5, 11, 12], ["a.y", 6, 0, 1], ["a.new", 7, 3]]]);
+    expect(second.subscribe.from).toEqual([4, 100, [["a.new", 7, 3], ["a.x", 5, 11, 12], ["a.y", 6, 0, 1]]]);
   });
 
   test("goes on in all topics that were known, whatever came of them", async () => {
@@ -300,19 +303,86 @@ describe("after a reconnect a subscription to a pattern", () => {
     expect(await take(subscription, 1)).toEqual(["a.y1"]);
   });
 
-  test("with more topics than positions goes on with a gap, and nothing twice", async () => {
+  test("with more topics than it can name goes on without a gap, and hands nothing out twice", async () => {
     const c = await connected();
     const subscription = c.client.subscribe("a.*", { credit: 1 << 20 });
     const { stream } = await servePattern(c.session, 100);
     for (let n = 1; n <= 1026; n++) {
-      stream.send(topic(n, `a.${n}`, 5, 0), message({ topic: n, offset: 1, time: 1000 + n }));
+      stream.whole(topic(n, `a.${n}x`, 5, 0));
+      stream.whole(message({ topic: n, offset: 1, time: 1000 + n }));
     }
     await take(subscription, 1026);
     const next = await again(c, c.session);
     const second = await servePattern(next, 5000);
     const [form, since, positions] = second.subscribe.from as [number, number, unknown[]];
-    expect([form, since, positions.length, positions[0]]).toEqual([4, 2027, 1024, ["a.3", 5, 1]]);
-    expect(await take(subscription, 1)).toEqual(["[* ?-? reconnect]"]);
+    expect([form, since, positions.length, positions[0]]).toEqual([4, 100, 1024, ["a.3x", 5, 1]]);
+    // Of those that were not named comes everything since then.
+    second.stream.send(topic(1, "a.1x", 5, 0, 2), topic(2, "a.2x", 6, 0));
+    second.stream.send(message({ offset: 1 }), message({ offset: 2, time: 5000 }));
+    expect(await take(subscription, 2)).toEqual(["[a.2x 1-? reconnect]", "a.1x2"]);
+    const third = (await (await again(c, next)).subscription()).subscribe.from as [number, number, unknown[]];
+    expect([third[1], third[2].at(-1)]).toEqual([100, ["a.1x", 5, 2]]);
+  });
+
+  test("names no more topics than fit into a first frame", async () => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a.>");
+    const { stream } = await servePattern(c.session, 100);
+    const name = (n: number) => `a.${"é".repeat(60)}.${n}`;
+    for (let n = 1; n <= 1000; n++) {
+      stream.whole(topic(n, name(n), 2 ** 47, 5));
+      stream.whole(message({ topic: n, offset: 6, time: n }));
+    }
+    await take(subscription, 1000);
+    const from = subscription.positions as { positions: Record<string, Position>; since: Date };
+    expect(Object.keys(from.positions).at(-1)).toBe(name(1000));
+    expect(() => c.client.subscribe("b.>", { from })).not.toThrow();
+    const more = { ...from, positions: { ...from.positions, [name(1)]: { epoch: 1, offset: 1 } } };
+    expect(() => c.client.subscribe("b.>", { from: more })).toThrow(coded("invalid_option"));
+    const next = await again(c, c.session);
+    const second = await (await next.streams.next()).want(Type.SUBSCRIBE);
+    expect(second.size).toBeLessThan(64 << 10);
+    const [, , positions] = frames.parseSubscribe(second).from as [number, number, unknown[]];
+    expect(positions.length).toBeGreaterThan(300);
+    expect(positions.at(-1)).toEqual([name(1000), 2 ** 47, 6]);
+  });
+
+  test.each([
+    [1024, 0],
+    [1025, 1],
+  ])("cut off before the last values of %i topics, tells %i gaps", async (behind, gaps) => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a.*");
+    const { stream } = await servePattern(c.session, 100, behind);
+    for (let n = 1; n <= behind; n++) stream.whole(topic(n, `a.${n}x`, 5, 0, 1));
+    stream.send(topic(2000, "a.new", 5, 0), message({ topic: 2000, offset: 1 }));
+    expect(await take(subscription, 1)).toEqual(["a.new1"]);
+    const next = await again(c, c.session);
+    const second = await servePattern(next, 200);
+    second.stream.send(topic(2000, "a.new", 5, 0), message({ topic: 2000, offset: 2 }));
+    expect(await take(subscription, gaps + 1)).toEqual([...Array<string>(gaps).fill("[* ?-? reconnect]"), "a.new2"]);
+  });
+
+  test("remembers a bounded number of topics, those that were used last", () => {
+    const resume = new Resume("a.>", false, undefined);
+    const begin = { topic: 0, epoch: undefined, offset: undefined, last: undefined, class: undefined };
+    resume.subscribed({ ...begin, time: 100, topics: undefined } as never, BASE, "c");
+    const announce = (n: number, offset: number) =>
+      resume.announced({ topic: n, name: `a.${n}`, epoch: 1, offset }).gap;
+    for (let n = 0; n <= 1 << 16; n++) announce(n, 1);
+    expect(announce(1, 2)).toMatchObject({ topic: "a.1", count: 1 });
+    expect(announce(0, 2)).toBeUndefined(); // it is not known that anything is missing
+  });
+
+  test("a topic that was forgotten and is announced again has no gap", async () => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a.*");
+    const { stream } = await servePattern(c.session, 100);
+    stream.send(topic(1, "a.first", 5, 0), message({ offset: 1 }), message({ offset: 2 }));
+    expect(await take(subscription, 2)).toEqual(["a.first1", "a.first2"]);
+    for (let n = 2; n <= 32_769; n++) stream.whole(topic(n, `a.${n}`, 5, 0));
+    stream.send(topic(1, "a.first", 5, 2), message({ offset: 3 }));
+    expect(await take(subscription, 1)).toEqual(["a.first3"]);
   });
 });
 

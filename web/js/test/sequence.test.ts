@@ -21,7 +21,7 @@ class Script {
   }
 
   announce(topic: number, name: string, epoch: number, offset: number): number | undefined {
-    return this.sequence.announce({ topic, name, epoch, offset }, 0);
+    return this.sequence.announce({ topic, name, epoch, offset }, 0)?.number;
   }
 
   /** A reliable message by stream. */
