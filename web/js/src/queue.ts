@@ -87,16 +87,16 @@ export class ItemQueue {
    * Makes room for a: the oldest of its key gives way, else the topic's oldest, else
    * the oldest of all.
    */
-  #replace({ topic, frame: { key } }: Arrival): void {
+  #replace({ topic, behind, frame: { key } }: Arrival): void {
     const waits = this.#entries.slice(this.#head).filter((e) => e.kind === "arrival");
     const may = waits.filter((e) => e.replaceable);
     const ofTopic = may.filter((e) => e.topic === topic);
     const old = ofTopic.find((e) => key && e.frame.key === key) ?? ofTopic[0] ?? (may[0] as Arrival);
-    // The next one of its topic tells how many are missing before it.
+    // The next one of its topic that can tells how many are missing before it.
     const count = old.conflated + 1;
-    const next = waits.find((e, i) => i > waits.indexOf(old) && e.topic === old.topic);
-    if (next) next.conflated += count;
-    else if (old.topic === topic) old.topic.dropped += count;
+    const next = waits.find((e, i) => i > waits.indexOf(old) && e.topic === old.topic && !e.behind);
+    if (next) next.conflated += old.behind ? 0 : count; // it was counted when it did not come in time
+    else if (old.topic === topic && !behind) topic.dropped += count;
     else this.#miss(old, count);
     this.#replaceable--;
     this.#entries.splice(this.#entries.indexOf(old, this.#head), 1);
@@ -104,8 +104,8 @@ export class ItemQueue {
   }
 
   /**
-   * Takes note of messages up to one that gives way to those of other topics. Perhaps
-   * none of its topic follows, so it is told before everything that waits.
+   * Takes note of messages up to one that gives way, and none that waits can tell of it.
+   * Perhaps none of its topic follows, so it is told before everything that waits.
    */
   #miss({ topic: t, frame, lostFrom }: Arrival, count: number): void {
     if (t.class === UNRELIABLE) return;
@@ -255,7 +255,8 @@ export class ItemQueue {
  */
 function missing(a: Arrival): Gap | undefined {
   const { topic: t, frame, lostFrom, prior } = a;
-  if (t.class === UNRELIABLE) return undefined; // nothing is said about what is missing
+  // Of class unreliable nothing is said about what is missing.
+  if (t.class === UNRELIABLE || a.behind) return undefined;
   const from = t.taken < prior ? t.taken : lostFrom;
   t.taken = Math.max(t.taken, frame.offset);
   if (from === undefined) return undefined;

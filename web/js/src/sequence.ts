@@ -70,6 +70,11 @@ export interface Arrival {
   readonly replaceable: boolean;
   /** Whether it counts as having come, and is not handed out. */
   readonly muted: boolean;
+  /**
+   * It came after newer messages of its topic, and is the newest of its key only: what is
+   * missing before it was told with those, and no gap before it can tell of others.
+   */
+  behind: boolean;
   /** TopicState.queued before this message. */
   prior: number;
   /** Messages above this offset and before this one were lost on the way. */
@@ -262,6 +267,7 @@ export class Sequence {
       cost,
       replaceable,
       muted,
+      behind: false,
       prior: 0,
       lostFrom: undefined,
       conflated: 0,
@@ -312,8 +318,10 @@ export class Sequence {
     }
     if (t.class === SEQUENCED && key) {
       if (!this.#newest(t, key, offset)) return this.#drop(a, "late");
-      // Newer than the last of its key, and older than another's: no hole is behind it.
-      if (offset <= t.last) return a.muted ? undefined : this.#sink.put(a);
+      if (offset <= t.last) {
+        a.behind = true;
+        return a.muted ? undefined : this.#sink.put(a);
+      }
     }
     if (offset <= t.last) return this.#drop(a, "late");
     if (a.muted) this.#tell(t, offset - previous);
