@@ -196,7 +196,8 @@ export class Client {
   /**
    * Publishes messages to one topic, one behind the other, which is one write and one
    * answer. Resolves with their positions; rejects as {@link publish} does, with the
-   * first refusal, when others may have been published.
+   * first refusal, when others may have been published. The reason of a refusal begins
+   * with its message, counted from 0: `message 1: …`.
    */
   async publishBatch(
     topic: string,

@@ -143,3 +143,9 @@ export function mapped(name: KnownCodeName, thrown: unknown, hint = ""): Tidewir
   if (thrown instanceof TidewireError) return thrown;
   return fail(name, (thrown instanceof Error ? thrown.message : "") + hint, thrown);
 }
+
+/** The same error, which tells of which message of a batch it is. */
+export function numbered(e: TidewireError, i: number): TidewireError {
+  const { code, reason, remote: told, retry } = e;
+  return new TidewireError(code, `message ${i}: ${reason || e.codeName}`, { cause: e, remote: told, retry });
+}

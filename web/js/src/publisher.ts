@@ -4,7 +4,7 @@
 import { onAbort } from "./abort.js";
 import type { Connection } from "./connection.js";
 import type { Drops } from "./drops.js";
-import { type TidewireError, NO_CONNECTION, fail } from "./errors.js";
+import { type TidewireError, NO_CONNECTION, fail, numbered } from "./errors.js";
 import { type Outgoing, writePublish } from "./frames.js";
 import type { Position } from "./message.js";
 import { checkRest } from "./options.js";
@@ -39,6 +39,11 @@ export interface OfflineOptions {
 /** What a message counts for while it waits: an empty one takes memory too. */
 function sizeOf({ data, key, id, headers }: Outgoing): number {
   return 62 + data.length + [key, id, headers].join().length; // two commas
+}
+
+/** The error of one message of a batch; what ends all of them is not of one. */
+function ofBatch(e: TidewireError, i: number): TidewireError {
+  return e.codeName === "aborted" || e.codeName === "closed" ? e : numbered(e, i);
 }
 
 /** What is published to one topic. */
@@ -96,7 +101,8 @@ export class Publisher {
 
   /**
    * Publishes messages to a valid topic, one behind the other, and waits for the
-   * acknowledgements. Of a batch they go on a publication.
+   * acknowledgements. Of a batch they go on a publication, and the error tells the number
+   * of the message, from 0.
    */
   publish(
     topic: string,
@@ -109,7 +115,8 @@ export class Publisher {
     if (messages.length > 1) t.frequent = true;
     const done = messages.map((m) => this.#enqueue(t, m, signal));
     this.#pump(t);
-    return Promise.all(done);
+    if (done.length === 1) return Promise.all(done);
+    return Promise.all(done.map((p, i) => p.catch((e: TidewireError) => Promise.reject(ofBatch(e, i)))));
   }
 
   /** Why messages cannot wait; undefined if they can. */

@@ -605,13 +605,22 @@ describe("a batch", () => {
     expect(await client.publishBatch("a", [])).toEqual([]);
   });
 
-  test("rejects with the first refusal", async () => {
+  test("rejects with the first refusal, which tells its message", async () => {
     const { client, session } = await connected();
-    const done = client.publishBatch("a", [{ value: 1 }, { value: 2 }]);
+    const done = client.publishBatch("a", [{ value: 1 }, { value: 2 }, { value: 3 }]);
     const { stream } = await session.publication();
-    nack(stream, 1, 304);
-    ack(stream, 2, [1]);
-    await expect(done).rejects.toThrow(coded("rate_limited"));
+    ack(stream, 1, [1]);
+    nack(stream, 2, 304);
+    nack(stream, 3, 402);
+    const refused = coded("rate_limited", { remote: true, retry: undefined, reason: expect.stringMatching(/^message 1: /) });
+    await expect(done).rejects.toThrow(refused);
+  });
+
+  test("is refused as a whole if its signal is aborted", async () => {
+    const { client } = await connected();
+    const signal = AbortSignal.abort("enough");
+    const done = client.publishBatch("a", [{ value: 1 }, { value: 2 }], { signal });
+    await expect(done).rejects.toThrow(coded("aborted", { cause: "enough", reason: "" }));
   });
 });
 
