@@ -130,7 +130,9 @@ export class Subscription<T = unknown> {
   /**
    * Resolves when the broker has first confirmed the subscription: what is
    * published from then on comes. Rejects with the reason if the subscription
-   * ends before. Need not be awaited.
+   * ends before, also where the broker cannot just now (`too_many_subscriptions`,
+   * `overloaded`, `bus_unavailable`): only one that stood once tries again. Need not be
+   * awaited.
    */
   readonly ready: Promise<void>;
   /**
@@ -404,12 +406,10 @@ export class Subscription<T = unknown> {
     // With the connection, or with a broker that stops, the subscription does not
     // end: it waits for the next connection.
     if (!why || why.codeName === "shutting_down" || this.#ended) return;
-    // Nor does it where the broker cannot just now, or says that trying again helps.
-    const passing = this.#live ? why.code >= 300 : PASSING.includes(why.code);
-    if (!passing && why.retry === undefined) {
-      return this.end(why.code ? why : undefined, false);
-    }
-    this.#again(why.retry);
+    // Nor does one that stood where the broker cannot just now; whether to try again where
+    // none has begun is for the application to say.
+    if (PASSING.includes(why.code) || (this.#live && why.code >= 300)) this.#again(why.retry);
+    else this.end(why.code ? why : undefined, false);
   }
 
   /** Opens another stream, after a wait that grows while streams do not last. */

@@ -115,6 +115,18 @@ describe("a live map", () => {
     await until(() => expect([...map]).toEqual([["x", "2"]]));
   });
 
+  test("is read anew although the broker cannot at once", async () => {
+    const { client, session } = await connected();
+    const map = client.map<string>("m");
+    const stream = await begin(session, 1);
+    stream.send(keyed(1, "x", "1"));
+    await map.ready;
+    stream.send(frames.writeGap({ topic: 1, epoch: EPOCH, from: 1, to: 2, reason: 1, count: 1 }));
+    for (const code of [300, 402, 403]) (await session.subscription()).stream.end(code, "", 1);
+    (await begin(session, 3)).send(frames.writeSkip({ topic: 1, to: 2 }), keyed(3, "x", "2"));
+    await until(() => expect(map.get("x")).toBe("2"));
+  });
+
   test("ends with the refusal, and with too many keys", async () => {
     const { client, session } = await connected();
     const refused = client.map("m");

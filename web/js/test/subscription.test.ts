@@ -363,20 +363,25 @@ describe("the end of a subscription", () => {
     expect(items.map((m) => [m.offset, m.replayed])).toEqual([[2, true], [3, false]]);
   });
 
-  test("a refusal to begin that says when to try again is no end", async () => {
+  test.each([
+    [300, "too_many_subscriptions"],
+    [402, "bus_unavailable"],
+    [403, "overloaded"],
+  ])("a refusal to begin for a while (%i) is one, which tells when to try again", async (code, name) => {
     const { client, session } = await connected();
     const subscription = client.subscribe("a");
-    (await session.subscription()).stream.end(402, "", 1);
-    await serve(session);
-    await subscription.ready;
+    (await session.subscription()).stream.end(code, "later", 1);
+    await expect(subscription.ready).rejects.toThrow(coded(name, { retry: 1, reason: "later" }));
+    expect(await subscription.closed).toMatchObject({ codeName: name });
+    expect(subscription.state).toBe("unsubscribed");
   });
 
-  test("a refusal to begin that does not is one", async () => {
+  test.each([302, 306])("a refusal of the stream alone (%i) is none", async (code) => {
     const { client, session } = await connected();
     const subscription = client.subscribe("a");
-    (await session.subscription()).stream.end(300);
-    expect(await subscription.closed).toMatchObject({ codeName: "too_many_subscriptions" });
-    expect(subscription.state).toBe("unsubscribed");
+    (await session.subscription()).stream.end(code);
+    await serve(session);
+    await subscription.ready;
   });
 
   test("close ends the wait for another beginning", async () => {
