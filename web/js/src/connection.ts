@@ -1,4 +1,4 @@
-import { sleep } from "./abort.js";
+import { abortable, sleep } from "./abort.js";
 import { ControlRequests } from "./control-requests.js";
 import { DatagramRouter, DatagramSender } from "./datagrams.js";
 import { deferred } from "./deferred.js";
@@ -144,7 +144,7 @@ export class Connection {
    */
   async open(hello: Omit<Hello, "capabilities">, early: StreamOwner[]): Promise<Welcome> {
     try {
-      await this.#orEnded(this.#transport.ready);
+      await abortable(this.#transport.ready, this.signal);
       const { readable, writable } = await this.#openStream();
       const { datagrams } = this.#transport;
       this.#control = new StreamWriter(writable);
@@ -166,16 +166,10 @@ export class Connection {
     return this.#welcomed.promise;
   }
 
-  /** Waits for what the transport promised, unless the connection ends before. */
-  #orEnded<T>(promise: Promise<T>): Promise<T> {
-    const ended = this.closed.then((error) => Promise.reject(error));
-    return Promise.race([promise, ended]);
-  }
-
-  /** Opens a stream. Rejects with the connection's error once it has ended. */
+  /** Opens a stream. Rejects when the connection has ended, whatever became of the transport. */
   async #openStream(): Promise<TransportStream> {
     if (this.#error) throw this.#error;
-    return this.#transport.createBidirectionalStream();
+    return abortable(this.#transport.createBidirectionalStream(), this.signal);
   }
 
   /**

@@ -703,6 +703,19 @@ describe("a reconnect", () => {
     expect(flow).toEqual({ subscription: 1, limit: 6 * size, offset: undefined });
   });
 
+  test("goes on where the lost transport never said what became of a stream", async () => {
+    const { broker, client, session } = await connected();
+    session.createBidirectionalStream = () => new Promise(() => {});
+    const subscription = client.subscribe("a");
+    await turn();
+    session.lose();
+    const next = await broker.session();
+    await next.hello();
+    next.welcome();
+    await serve(next);
+    await subscription.ready;
+  });
+
   test("no more than 32 streams go without an answer", async () => {
     const { broker, client, session } = await connected();
     for (let i = 0; i < 40; i++) {
