@@ -1,22 +1,44 @@
+import { onAbort } from "./abort.js";
+
 /** Lets at most so many through at a time; the others wait in order. */
 export class Gate {
   #free: number;
-  #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
 
   constructor(places: number) {
     this.#free = places;
   }
 
-  /** Waits for a place. Whoever has one gives it back by leave, once. */
-  async enter(): Promise<void> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  /**
+   * Waits for a place. Whoever has one gives it back by leave, once. Rejects with
+   * `aborted`, and without a place.
+   */
+  enter(signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const enter = (): void => {
+        stop();
+        resolve();
+      };
+      this.#waiting.add(enter);
+      const stop = onAbort(signal, (error) => {
+        this.#waiting.delete(enter);
+        reject(error);
+      });
+      this.#next();
+    });
   }
 
   /** Gives a place to the next one. */
   leave(): void {
-    const next = this.#waiting.shift();
-    if (next) next();
-    else this.#free++;
+    this.#free++;
+    this.#next();
+  }
+
+  #next(): void {
+    const [next] = this.#waiting;
+    if (!next || this.#free === 0) return;
+    this.#free--;
+    this.#waiting.delete(next);
+    next();
   }
 }

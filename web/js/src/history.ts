@@ -5,13 +5,14 @@ import type { Connection } from "./connection.js";
 import { unanswered } from "./control-requests.js";
 import { deferred } from "./deferred.js";
 import type { Frame } from "./envelope.js";
-import { type TidewireError, fail } from "./errors.js";
+import { fail } from "./errors.js";
 import * as Type from "./frame-types.js";
 import { expect, parseGap, parseMessage, unexpected } from "./frames.js";
 import { MAX_PAGE } from "./limits.js";
 import { type Item, Message, type Position, gapReason } from "./message.js";
 import { type From, bad, checkNumber, checkRest, fromField } from "./options.js";
 import { type Page, parsePage, writeFetch } from "./request-frames.js";
+import type { StreamWriter } from "./stream-writer.js";
 
 /** Options of {@link Client.history}. */
 export interface HistoryOptions {
@@ -63,7 +64,7 @@ export async function fetchPage<T>(
 ): Promise<HistoryPage<T>> {
   const messages: Item<T>[] = [];
   let page: Page | undefined;
-  let stop = (): void => {};
+  let stream: StreamWriter | undefined;
   const frame = (f: Frame): void => {
     if (!page) {
       expect(f, Type.PAGE);
@@ -84,14 +85,16 @@ export async function fetchPage<T>(
       messages.push({ kind: "gap", topic, from: at(g.from), to: at(g.to), reason, count: g.count });
     } else throw unexpected(f);
   };
+  await c.pages.enter(o.signal);
   const aborted = deferred<never>();
-  await c.pages.enter();
+  const stop = onAbort(o.signal, (error) => {
+    void stream?.close();
+    aborted.reject(error);
+  });
   const ended = c.runStream((writer) => {
+    stream = writer;
     writer.write(writeFetch(topic, fromField(o.from, c.base, true), !!o.backward, o.limit ?? DEFAULT_PAGE));
-    stop = onAbort(o.signal, (error: TidewireError) => {
-      void writer.close();
-      aborted.reject(error);
-    });
+    if (o.signal?.aborted) void writer.close();
   }, frame);
   void ended.then(() => {
     c.pages.leave();

@@ -1,6 +1,7 @@
 // What is read as a whole: presence (PROTOCOL §7.8), live maps (§4.5), history (§6.8).
 
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { deferred } from "../src/deferred.js";
 import * as Type from "../src/frame-types.js";
 import type { MessageFrame } from "../src/frames.js";
 import { encodeMsgpack } from "../src/msgpack.js";
@@ -473,6 +474,33 @@ describe("history", () => {
     controller.abort();
     await expect(page).rejects.toThrow(coded("aborted"));
     await stream.fin;
+  });
+
+  test("a signal ends the wait for a stream, and for a turn, which goes to another", async () => {
+    const { client, session } = await connected();
+    const controller = new AbortController();
+    const { signal } = controller;
+    const open = session.createBidirectionalStream.bind(session);
+    const opened = deferred<void>();
+    session.createBidirectionalStream = () => opened.promise.then(open);
+    const all = Array.from({ length: 8 }, (_, i) => client.history("a", i === 0 ? { signal } : {}));
+    const late = client.history("late", { signal });
+    const next = client.history("next");
+    await turn();
+    controller.abort();
+    await expect(all[0]).rejects.toThrow(coded("aborted"));
+    await expect(late).rejects.toThrow(coded("aborted"));
+    await expect(client.history("a", { signal })).rejects.toThrow(coded("aborted"));
+    opened.resolve();
+    const first = await fetched(session);
+    await first.stream.fin;
+    first.stream.end(0);
+    for (let i = 1; i < 8; i++) (await fetched(session)).stream.end(113);
+    const { stream, fetch } = await fetched(session);
+    expect(fetch.topic).toBe("next");
+    stream.end(113);
+    await expect(next).rejects.toThrow(coded("not_offered"));
+    await Promise.allSettled(all);
   });
 
   test("no more than eight pages are fetched at a time", async () => {
