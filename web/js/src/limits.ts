@@ -51,6 +51,9 @@ export const MAX_EARLY_STREAMS = 32;
 /** The most offsets that one ACK holds (PROTOCOL §7.4). */
 export const MAX_ACK_BATCH = 1024;
 
+/** The milliseconds that a timer can wait at most; beyond, it does not wait at all. */
+export const MAX_TIMER = 2 ** 31 - 1;
+
 /** What a broker announces in WELCOME (PROTOCOL §5.2). */
 export interface Limits {
   /** Bytes of a message's payload. */

@@ -3,13 +3,12 @@
 import { sleep } from "./abort.js";
 import { Backoff, type BackoffOptions } from "./backoff.js";
 import type { Connection } from "./connection.js";
-import type { TidewireError } from "./errors.js";
+import { mapped } from "./errors.js";
+import { MAX_TIMER } from "./limits.js";
 
 /** How far into its life a token is replaced: at random between both. */
 const EARLIEST = 0.7;
 const LATEST = 0.8;
-/** The longest time that a timer can wait. */
-const MAX_TIMER = 2 ** 31 - 1;
 /** After a notice a token is asked for at a random time within this, so that not all ask at once. */
 const JITTER_MS = 5000;
 
@@ -74,7 +73,7 @@ export class TokenKeeper {
         this.expires(await this.#connection.requests.auth(token));
         break;
       } catch (e) {
-        const { codeName, remote } = e as TidewireError;
+        const { codeName, remote } = mapped("connection_lost", e); // of whatever the application throws
         if (codeName === "unauthorized" && !remote) break; // there is no use in asking again
         await sleep(this.#backoff.next(), this.#connection.signal);
       }

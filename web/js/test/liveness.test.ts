@@ -281,10 +281,10 @@ describe("a token", () => {
     expect([n, client.state]).toEqual([3, "connected"]);
   });
 
-  test("that cannot be had, or is refused, is asked for again", async () => {
+  test.each([new Error("no network"), undefined])("that cannot be had (%s), or is refused, is asked for again", async (why) => {
     let n = 0;
     const { client, session } = await expiring(async () => {
-      if (++n === 2) throw new Error("no network");
+      if (++n === 2) throw why;
       return `token ${n}`;
     });
     await pass(75_000);
