@@ -153,6 +153,7 @@ export class Session {
         if (!this.#mayReturn(error)) return this.#end(error);
         this.#change("disconnected", error);
         await this.#pause(error, awake);
+        if (this.#reason) return; // nobody is asked for a token any more
         awake = false;
         this.#hurry = () => {
           awake = true;

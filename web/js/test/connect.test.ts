@@ -380,6 +380,17 @@ describe("reconnect", () => {
 });
 
 describe("close", () => {
+  test("without a connection asks for no token and no certificates any more", async () => {
+    const getToken = vi.fn(() => "t");
+    const certificateHashes = vi.fn(() => []);
+    const reconnect = { initial: 1e6, max: 1e6 };
+    const { client, session } = await connected({ getToken, certificateHashes, reconnect });
+    session.lose();
+    await until(() => expect(client.state).toBe("disconnected"));
+    await client.close();
+    expect([getToken.mock.calls.length, certificateHashes.mock.calls.length]).toEqual([1, 1]);
+  });
+
   test("sends FIN on the control stream, and waits for the broker", async () => {
     const { client, session } = await connected();
     const closing = client.close();
