@@ -1,3 +1,4 @@
+import { MAX_TIMER } from "./limits.js";
 import { checkRest } from "./options.js";
 
 /** How long to wait between attempts to connect again. */
@@ -34,7 +35,7 @@ export class Backoff {
   /** The next wait in milliseconds, at least what the broker asked for. */
   next(least = 0): number {
     const bound = Math.min(this.#max, this.#initial * this.#factor ** this.#attempt++);
-    return least + Math.random() * bound;
+    return Math.min(MAX_TIMER, least + Math.random() * bound);
   }
 
   /** Begins anew, after a connection that lasted. */

@@ -1,5 +1,7 @@
 // Whether the other side is still there (PROTOCOL §5.9).
 
+import { MAX_TIMER } from "./limits.js";
+
 /** How much later than it should a timer may fire; else the page was suspended. */
 const LATE_MS = 1000;
 
@@ -54,8 +56,9 @@ export class Liveness {
 
   #wait(ms: number): void {
     clearTimeout(this.#timer);
-    this.#due = Date.now() + ms;
-    this.#timer = setTimeout(() => this.#look(), ms);
+    const wait = Math.min(ms, MAX_TIMER); // and then it looks again
+    this.#due = Date.now() + wait;
+    this.#timer = setTimeout(() => this.#look(), wait);
   }
 
   #look(): void {

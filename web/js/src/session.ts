@@ -9,7 +9,7 @@ import { type Deferred, deferred } from "./deferred.js";
 import type { Drops } from "./drops.js";
 import { type TidewireError, NO_CONNECTION, fail, mapped } from "./errors.js";
 import type { NoticeFrame, Resume } from "./frames.js";
-import { MAX_AGENT, MAX_TOKEN } from "./limits.js";
+import { MAX_AGENT, MAX_TIMER, MAX_TOKEN } from "./limits.js";
 import { onWake } from "./liveness.js";
 import { checkRest } from "./options.js";
 import type { StreamOwner } from "./subscription-stream.js";
@@ -207,7 +207,7 @@ export class Session {
       late = fail("connect_timeout", `no broker within ${ms} ms; is UDP blocked?`);
       over.abort();
       this.#connection?.fail(late);
-    }, ms);
+    }, Math.min(ms, MAX_TIMER));
     try {
       return await this.#open(over.signal);
     } catch (e) {

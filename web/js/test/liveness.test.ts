@@ -113,6 +113,27 @@ function page(): { document: FakeDocument; window: EventTarget } {
   return { document, window };
 }
 
+test("times beyond what a timer can wait are waited for all the same", async () => {
+  const broker = new MockBroker();
+  const forever = Infinity;
+  const reconnect = { initial: 1e12, max: 1e12 };
+  vi.spyOn(Math, "random").mockReturnValue(0.5);
+  const client = connecting(broker, { connectTimeout: forever, pingAfter: forever, pingTimeout: forever, reconnect });
+  const session = await broker.session();
+  await session.hello();
+  await pass(1_000_000);
+  session.welcome();
+  const { state } = await client;
+  expect(state).toBe("connected");
+  const timers = vi.spyOn(globalThis, "setTimeout");
+  await pass(1_000_000);
+  expect([session.control.frames.size, timers.mock.calls.length]).toEqual([0, 0]);
+  session.lose();
+  await pass(1_000_000);
+  expect(broker.waiting).toBe(0);
+  vi.restoreAllMocks();
+});
+
 describe("a page", () => {
   test("in the background asks half as often", async () => {
     const { document } = page();
