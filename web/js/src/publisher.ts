@@ -331,8 +331,14 @@ export class Publisher {
     if (this.#topics.size > 0) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS);
   }
 
+  /**
+   * Of a message that was sent nobody knows whether it was published, where the code
+   * invites to publish again.
+   */
   #rejectAll(t: TopicPublisher, error: TidewireError): void {
-    for (let m = this.#take(t); m; m = this.#take(t)) m.reject(error);
+    for (let m = this.#take(t); m; m = this.#take(t)) {
+      m.reject(m.again && error.code >= 300 ? outcomeUnknown(error) : error);
+    }
   }
 
   /** There is a connection: what waits is sent. */

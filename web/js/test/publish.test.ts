@@ -281,6 +281,17 @@ describe("a publication", () => {
     await stream.fin;
   });
 
+  test("END with a code that invites to publish again does not of what was sent", async () => {
+    const { client, session } = await connected();
+    const stream = await publication(session, () => client.publish("a", large));
+    const sent = client.publish("a", 1);
+    await publish(stream);
+    const unknown = coded("connection_lost", { cause: coded("bus_unavailable") });
+    const refused = expect(sent).rejects.toThrow(unknown);
+    stream.end(402, "", 1);
+    await refused;
+  });
+
   test("a topic that may not be published to", async () => {
     const { client, session } = await connected();
     const done = expect(client.publish("a", large)).rejects.toThrow(coded("publish_denied"));
