@@ -21,6 +21,8 @@ export interface Publishing extends Outgoing {
   sequence: number;
   /** When it was sent first; 0: it was not. */
   sent: number;
+  /** The same by the clock that nobody sets. */
+  sentTick: number;
   /** Whether it was sent and got no answer: it may have been published. */
   again: boolean;
   /** The client id under which it was sent. */
@@ -43,9 +45,13 @@ export function outcomeUnknown(cause: TidewireError | undefined): TidewireError 
   return fail("connection_lost", reason, cause);
 }
 
-/** How long ago a message was sent first; undefined if it was not sent before. */
+/**
+ * How long ago a message was sent first; undefined if it was not sent before. The wall
+ * clock may have been set back, and the other one may stand still while the device sleeps.
+ */
 export function ageOf(m: Publishing): number | undefined {
-  return m.again ? Math.max(0, Date.now() - m.sent) : undefined;
+  if (!m.again) return undefined;
+  return Math.max(Date.now() - m.sent, Math.floor(performance.now() - m.sentTick));
 }
 
 /** What a publication tells the publisher of its topic. */

@@ -139,6 +139,7 @@ export class Publisher {
         since: Date.now(),
         sequence: 0,
         sent: 0,
+        sentTick: 0,
         again: false,
         client: "",
         settled: false,
@@ -224,7 +225,10 @@ export class Publisher {
   #number(c: Connection, t: TopicPublisher, m: Publishing): number {
     if (m.client !== c.id) m.sequence = 0; // another publisher has another count
     m.client = c.id;
-    m.sent ||= Date.now();
+    if (!m.sent) {
+      m.sent = Date.now();
+      m.sentTick = performance.now();
+    }
     m.sequence ||= t.sequence = Math.max(t.sequence + 1, t.publication?.next ?? 0);
     return m.sequence;
   }

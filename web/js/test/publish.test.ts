@@ -441,6 +441,20 @@ describe("waiting", () => {
     await third;
   });
 
+  test("its age counts on where the clock is set back", async () => {
+    const { broker, client, session } = await connected();
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    void client.publish("a", 1).catch(() => {});
+    await publish(session.control);
+    vi.advanceTimersByTime(120_000);
+    vi.setSystemTime(Date.now() - 600_000);
+    session.lose();
+    const next = await broker.session();
+    await next.hello();
+    next.welcome();
+    expect((await publish(next.control)).age).toBe(120_000);
+  });
+
   test("a hole among what is sent again is a new stream", async () => {
     const { broker, client, session } = await connected();
     const stream = await publication(session, () => client.publish("a", large));
