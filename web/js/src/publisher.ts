@@ -248,8 +248,7 @@ export class Publisher {
         this.#take(t)?.reject(outcomeUnknown(this.#lost));
       } else if (t.single || (publication && !publication.isSendable)) {
         return; // whatever is next, it goes when there is an answer (PROTOCOL §7.2)
-      } else if (!publication && (t.frequent || this.#isLong(t, m))) {
-        this.#open(c, t);
+      } else if (!publication && (t.frequent || this.#isLong(t, m)) && this.#open(c, t)) {
         return;
       } else {
         const sequence = this.#number(c, t, m);
@@ -282,11 +281,14 @@ export class Publisher {
     this.#pump(t);
   }
 
-  /** Opens a publication, if the broker's limit has room for it. */
-  #open(c: Connection, t: TopicPublisher): void {
+  /**
+   * Opens a publication; false if the broker's limit has no room for it. Those that are
+   * there may be busy for ever, so the topic goes by the control stream meanwhile.
+   */
+  #open(c: Connection, t: TopicPublisher): boolean {
     const limit = Math.max(1, c.welcome?.limits.publications ?? 0);
     if (this.#publications >= limit / 2) this.#closeOne();
-    if (this.#publications >= limit) return; // the end of another one opens it
+    if (this.#publications >= limit) return false;
     const [head] = t.waiting;
     const first = (head?.client === c.id && head.sequence) || t.sequence + 1;
     const p = new Publication(c, t.name, first, {
@@ -305,6 +307,7 @@ export class Publisher {
     t.publication = p;
     this.#publications++;
     void p.run();
+    return true;
   }
 
   /** Closes the publication that was used the longest ago, of those that are idle. */

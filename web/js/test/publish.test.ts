@@ -248,23 +248,29 @@ describe("a publication", () => {
     expect(c.frames.size).toBe(0);
   });
 
-  test("at the broker's limit the next one waits until another has ended", async () => {
+  test("at the broker's limit the next topic goes by the control stream until another has ended", async () => {
     const limits = { ...welcome.limits, publications: 1 };
     const { client, session } = await connected({}, {}, { limits });
     const first = client.publish("a", large);
     const { stream: a } = await session.publication();
     await publish(a);
-    const second = client.publish("b", large);
-    await turn();
-    expect(session.streams.size).toBe(0);
-    ack(a, 1, [1]);
-    await first;
-    await a.fin; // idle, and in the way
-    a.end(0);
+    const done = client.publishBatch("b", [{ value: 1 }, { value: large }, { value: 3 }]);
+    for (const order of [1, 2]) {
+      const m = await publish(session.control);
+      expect(m).toMatchObject({ topic: "b", order });
+      if (order === 2) {
+        ack(a, 1, [1]);
+        await first;
+        await a.fin; // idle, and in the way
+        a.end(0);
+        await turn();
+      }
+      ack(session.control, m.sequence, [order]);
+    }
     const { stream: b, publication: p } = await session.publication();
-    expect(p.topic).toBe("b");
-    ack(b, (await publish(b)).sequence, [1]);
-    await second;
+    expect(p).toMatchObject({ topic: "b", first: 3 });
+    ack(b, (await publish(b)).sequence, [3]);
+    expect((await done).map((at) => at.offset)).toEqual([1, 2, 3]);
   });
 
   test("END with a code rejects all of the topic, and of no other", async () => {
