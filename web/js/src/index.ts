@@ -26,7 +26,7 @@ export type { DropReason, Drops } from "./drops.js";
 export { type CodeName, type KnownCodeName, TidewireError } from "./errors.js";
 export type { Health, SubscriptionHealth } from "./health.js";
 export type { HistoryOptions, HistoryPage } from "./history.js";
-export type { LiveMap, MapChange, MapOptions } from "./live-map.js";
+export type { LiveMap, MapChange, MapEntry, MapOptions } from "./live-map.js";
 export type { Gap, GapReason, Item, Message, Position, Reply, ReplyOptions } from "./message.js";
 export type { Condition, Filter, From, Headers } from "./options.js";
 export type { Encoding, KnownEncoding } from "./payload.js";

@@ -25,7 +25,21 @@ export interface MapChange<T> {
   readonly message: Message<T> | undefined;
 }
 
+/**
+ * A key of a live map and its last value; in the place of one that is not what its
+ * encoding says, undefined and the error: whoever may publish to the topic can make it.
+ */
+export type MapEntry<T> = [key: string, value: T] | [key: string, value: undefined, error: SyntaxError];
+
 const DEFAULT_MAX_KEYS = 10_000;
+
+function entryOf<T>(key: string, m: Message<T>): MapEntry<T> {
+  try {
+    return [key, m.value];
+  } catch (e) {
+    return [key, undefined, e as SyntaxError];
+  }
+}
 
 /**
  * The last values of a topic by key, kept up to date. After a reconnect, or a gap, it
@@ -106,7 +120,7 @@ export class LiveMap<T = unknown> {
     return m?.expires && m.expires.getTime() <= now ? undefined : m;
   }
 
-  /** The same, decoded: see {@link Message.value}. */
+  /** The same, decoded. Throws a SyntaxError as {@link Message.value} does. */
   get(key: string): T | undefined {
     return this.message(key)?.value;
   }
@@ -117,10 +131,10 @@ export class LiveMap<T = unknown> {
   }
 
   /** The keys with their last values. */
-  *[Symbol.iterator](): IterableIterator<[string, T]> {
+  *[Symbol.iterator](): IterableIterator<MapEntry<T>> {
     for (const key of this.#messages.keys()) {
       const m = this.message(key);
-      if (m) yield [key, m.value];
+      if (m) yield entryOf(key, m);
     }
   }
 

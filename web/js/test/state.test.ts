@@ -116,6 +116,17 @@ describe("a live map", () => {
     await until(() => expect([...map]).toEqual([["x", "2"]]));
   });
 
+  test("has the error in the place of a value that is none, and all the others", async () => {
+    const { client, session } = await connected();
+    const map = client.map<number>("m");
+    const stream = await begin(session, 2);
+    const packed = (byte: number) => ({ encoding: 1, data: Uint8Array.of(byte), retain: true });
+    stream.send(message({ offset: 1, key: "bad", ...packed(0xc1) }), message({ offset: 2, key: "x", ...packed(7) }));
+    await map.ready;
+    expect([...map]).toEqual([["bad", undefined, expect.any(SyntaxError)], ["x", 7]]);
+    expect(() => map.get("bad")).toThrow(SyntaxError);
+  });
+
   test("is read anew although the broker cannot at once", async () => {
     const { client, session } = await connected();
     const map = client.map<string>("m");
