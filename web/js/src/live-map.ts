@@ -1,9 +1,10 @@
 // A topic whose last values are read as a whole (PROTOCOL §4.5).
 
+import { onAbort } from "./abort.js";
 import { deferred } from "./deferred.js";
 import { type TidewireError, fail } from "./errors.js";
 import type { Message } from "./message.js";
-import { bad } from "./options.js";
+import { bad, checkRest } from "./options.js";
 import type { Subscription } from "./subscription.js";
 
 /** Options of {@link Client.map}. */
@@ -142,14 +143,18 @@ export class LiveMap<T = unknown> {
    * Yields what is there when the iteration begins, and then every change; of a key that
    * changes faster than it is taken, only the newest, and of one that came and went
    * meanwhile nothing, so that the keys of the map bound what waits. It ends as the map
-   * does.
+   * does, and when the signal is aborted throws `aborted`.
    */
-  async *changes(): AsyncGenerator<MapChange<T>, void, void> {
+  async *changes(options: { signal?: AbortSignal } = {}): AsyncGenerator<MapChange<T>, void, void> {
+    const { signal, ...rest } = options;
+    checkRest(rest);
     const w = new Changes<T>();
+    const stop = onAbort(signal, () => w.wake());
     for (const [key, message] of this.#messages) w.put(key, message);
     this.#watchers.add(w);
     try {
       for (;;) {
+        if (signal?.aborted) throw fail("aborted", "", signal.reason);
         const change = w.take();
         if (change) yield change;
         else if (this.#error) throw this.#error;
@@ -157,6 +162,7 @@ export class LiveMap<T = unknown> {
         else await w.more();
       }
     } finally {
+      stop();
       this.#watchers.delete(w);
     }
   }

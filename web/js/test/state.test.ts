@@ -116,6 +116,23 @@ describe("a live map", () => {
     await until(() => expect([...map]).toEqual([["x", "2"]]));
   });
 
+  test("a signal ends the iteration over its changes, and no more", async () => {
+    const { client, session } = await connected();
+    const map = client.map<string>("m");
+    (await begin(session, 1)).send(keyed(1, "x", "1"));
+    await map.ready;
+    const controller = new AbortController();
+    const changes = map.changes({ signal: controller.signal });
+    expect((await changes.next()).value).toMatchObject({ key: "x" });
+    const next = expect(changes.next()).rejects.toThrow(coded("aborted", { cause: "enough" }));
+    controller.abort("enough");
+    await next;
+    expect((await changes.next()).done).toBe(true);
+    await expect(map.changes({ signal: controller.signal }).next()).rejects.toThrow(coded("aborted"));
+    await expect(map.changes({ sginal: 1 } as never).next()).rejects.toThrow(coded("invalid_option"));
+    expect(map.get("x")).toBe("1");
+  });
+
   test("has the error in the place of a value that is none, and all the others", async () => {
     const { client, session } = await connected();
     const map = client.map<number>("m");
