@@ -363,7 +363,10 @@ export class Sequence {
     // It was told already, as the gap of a reconnect or as lost.
     if (one && epoch === one.epoch && (g.to ?? Infinity) <= one.last) return;
     // What lies before it is missing too, and nothing else tells of it.
-    if (one && epoch === one.epoch && this.#ordered) this.#tell(one, g.from ?? 0);
+    if (one && epoch === one.epoch && this.#ordered && g.from !== undefined) {
+      this.#tell(one, g.from);
+      one.last = Math.max(one.last, g.from);
+    }
     // It may begin before what has come: what was sent by datagram and did not arrive.
     const from = one && g.from !== undefined && epoch === one.epoch ? Math.max(g.from, one.last) : one && g.from;
     this.#gap({

@@ -399,6 +399,14 @@ describe("a hole before a gap", () => {
     expect(await s.got()).toBe("a11 [a 11-15 lost 4] [a 15-20 overflow] a21");
   });
 
+  test("is told once where the gap has no end", async () => {
+    const s = new Script("reliable");
+    s.stream(11);
+    s.gap({ from: 15, reason: 7 });
+    s.stream(19);
+    expect(await s.got()).toBe("a11 [a 11-15 lost 4] [a 15-? bus] [a 15-18 lost 3] a19");
+  });
+
   test("is none where it was withheld", async () => {
     const s = new Script("reliable");
     s.sequence.skip({ topic: 1, to: 15 });
