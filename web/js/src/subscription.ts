@@ -295,15 +295,16 @@ export class Subscription<T = unknown> {
 
   /** Yields messages and gaps as they come. */
   [Symbol.asyncIterator](): AsyncIterator<Item<T>, undefined, void> {
-    let last: Arrival | undefined; // the application has it until it asks for the next
+    // The application has them until it asks for the next: several if it asked for as many
+    // at once.
+    const taken: Arrival[] = [];
     const next = async (): Promise<IteratorResult<Item<T>, undefined>> => {
-      last?.done?.();
-      last = undefined;
+      for (const a of taken.splice(0)) a.done?.();
       const entry = await this.queue.take();
       if (!entry) return { done: true, value: undefined };
       if (entry.kind === "gap") return { done: false, value: this.#gap(entry) };
       if (entry.kind !== "arrival") return next();
-      last = entry;
+      taken.push(entry);
       return { done: false, value: this.message(entry) };
     };
     return {

@@ -407,6 +407,20 @@ describe("a group", () => {
     expect(await flow()).toMatchObject({ limit: 1000 + 2 * size });
   });
 
+  test("is told of all that was taken at once, when the next is asked for", async () => {
+    const { client, session } = await connected();
+    const subscription = client.subscribe("jobs", { group: "workers", credit: 1000 });
+    const stream = await serve(session);
+    const iterator = subscription[Symbol.asyncIterator]();
+    const both = [iterator.next(), iterator.next()];
+    stream.send(message({ offset: 1 }), message({ offset: 2 }));
+    await Promise.all(both);
+    void iterator.next();
+    const limits = [];
+    for (let i = 0; i < 2; i++) limits.push(frames.parseFlow(await session.control.want(7)).limit);
+    expect(limits).toEqual([1000 + size, 1000 + 2 * size]);
+  });
+
   test("after a reconnect it has what it had not taken, which takes none of the new credit", async () => {
     const c = await connected();
     const subscription = c.client.subscribe("jobs", { group: "workers", credit: 3 * size });
