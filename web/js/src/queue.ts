@@ -60,6 +60,11 @@ export class ItemQueue {
     this.#events = events;
   }
 
+  /** How many messages and gaps wait. */
+  get waiting(): number {
+    return this.#entries.length - this.#head + Number(!!this.#next) + Number(!!this.#missed);
+  }
+
   /** Gives back the credit of a message. */
   #free(cost: number): void {
     this.pending -= cost;

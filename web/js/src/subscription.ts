@@ -72,7 +72,7 @@ export interface SubscribeOptions {
 
 /** How a subscription stands. */
 export interface SubscriptionStats {
-  /** Bytes that have come and wait for the application; in a group, on this connection. */
+  /** Messages and gaps that have come and wait for the application. */
   readonly waiting: number;
   /** Messages that were handed to the application. */
   readonly delivered: number;
@@ -282,7 +282,7 @@ export class Subscription<T = unknown> {
 
   /** Returns counts since the subscription was made. */
   stats(): SubscriptionStats {
-    return { waiting: this.queue.pending, ...this.#stats };
+    return { waiting: this.queue.waiting, ...this.#stats };
   }
 
   /**

@@ -122,6 +122,23 @@ describe("after a reconnect a subscription to one topic", () => {
     expect(subscription.stats()).toMatchObject({ delivered: 4, gaps: 0, dropped: 0, waiting: 0 });
   });
 
+  test("has what waits and the gap, as its counts tell", async () => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a");
+    (await serve(c.session)).send(message({ offset: 1 }), message({ offset: 2 }));
+    await until(() => expect(subscription.stats().waiting).toBe(2));
+    const stream = await serve(await again(c, c.session), 4);
+    stream.send(message({ offset: 9, previous: 1 }));
+    await until(() => expect(subscription.stats().waiting).toBe(4));
+    const left = [];
+    for (let i = 0; i < 5; i++) {
+      await take(subscription, 1);
+      left.push(subscription.stats().waiting);
+    }
+    expect(left).toEqual([3, 2, 1, 1, 0]); // the fourth is the gap before the last message
+    expect(subscription.stats()).toMatchObject({ delivered: 3, gaps: 2 });
+  });
+
   test("goes on with the last values that it lacks, as often as it is cut off among them", async () => {
     const c = await connected();
     const subscription = c.client.subscribe("a");
