@@ -18,6 +18,7 @@ import {
   writePriority,
   writeSubscribe,
 } from "./frames.js";
+import type { Position } from "./message.js";
 import type { ItemQueue } from "./queue.js";
 import { type Announced, Sequence, type SequenceSink, type TopicState } from "./sequence.js";
 import type { StreamWriter } from "./stream-writer.js";
@@ -109,6 +110,12 @@ export class SubscriptionStream {
   /** The broker may use a lower credit than it is given (PROTOCOL §10). */
   get #window(): number {
     return Math.min(this.#owner.window, this.#most);
+  }
+
+  /** How far it has come, of an exact pattern once that is known. */
+  get position(): Position | undefined {
+    const [t] = this.#sequence.topics;
+    return t && { epoch: t.epoch, offset: t.last };
   }
 
   /** Whether the broker has confirmed it. */

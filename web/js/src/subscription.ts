@@ -164,7 +164,7 @@ export class Subscription<T = unknown> {
   /** Undefined where it does not go on, but begins anew: in a group, and if it is fresh. */
   readonly #resume: Resume | undefined;
   readonly #backoff: Backoff;
-  /** The positions that the application has got to, and the topics it heard of last. */
+  /** The positions that the application has got to, the topic it heard of last at the end. */
   #consumed = new Map<string, Position>();
   #since: Date | undefined; // when a pattern's subscription first began
   #stream: SubscriptionStream | undefined;
@@ -263,20 +263,23 @@ export class Subscription<T = unknown> {
 
   /**
    * The position up to which the iteration has given everything, of a subscription to
-   * one topic, once it is known. Another subscription `from` there goes on with what
-   * follows.
+   * one topic, once it is known; not in a group. Another subscription `from` there goes
+   * on with what follows the last item that was taken, and what the broker has left out
+   * behind that, for a filter or as an echo, is not asked for again.
    */
   get position(): Position | undefined {
-    return this.#exact ? this.#consumed.get(this.pattern) : undefined;
+    if (!this.#exact || this.group !== undefined) return undefined;
+    const at = this.queue.waiting === 0 && !this.#ended ? this.#stream?.position : undefined;
+    return at ?? this.#consumed.get(this.pattern);
   }
 
   /**
-   * The same of a subscription to a pattern, as a {@link SubscribeOptions.from}: the
-   * positions of the topics that were heard of last, as many as that takes, and when it
-   * first began. What came of other topics comes again.
+   * How far the iteration has given everything, by topic, and when the subscription first
+   * began: of a pattern it is a {@link SubscribeOptions.from}, with the topics that were
+   * heard of last, as many as that takes. What came of other topics comes again.
    */
   get positions(): { positions: Record<string, Position>; since: Date } | undefined {
-    if (this.#exact || !this.#since) return undefined;
+    if (!this.#since) return undefined;
     return { positions: Object.fromEntries(fitting(this.#consumed)), since: this.#since };
   }
 
@@ -327,6 +330,12 @@ export class Subscription<T = unknown> {
     this.#stats.gaps++;
     if (g.topic !== undefined && g.to) this.#consume(g.topic, g.to);
     return g;
+  }
+
+  /** Keeps how far a stream has come that ends, where nothing of it waits. */
+  #keep(): void {
+    const at = this.position;
+    if (at) this.#consume(this.pattern, at);
   }
 
   #consume(topic: string, p: Position): void {
@@ -399,6 +408,7 @@ export class Subscription<T = unknown> {
 
   /** @internal */
   streamEnded(why: TidewireError | undefined, topics: Iterable<TopicState>): void {
+    this.#keep();
     this.#stream = undefined;
     this.#resume?.ended(topics);
     // What waits was not consumed: other members get it, if there are any, and this
@@ -430,6 +440,7 @@ export class Subscription<T = unknown> {
   /** @internal Ends the subscription; what waits stays to be taken, or not. */
   end(error: TidewireError | undefined, discard: boolean): void {
     if (this.#ended) return;
+    this.#keep();
     this.#ended = true;
     clearTimeout(this.#timer);
     this.#stopListening?.();

@@ -173,9 +173,36 @@ describe("after a reconnect a subscription to one topic", () => {
     const gap = { topic: 1, epoch: EPOCH, from: 0, to: 8, reason: 1, count: 8 };
     (await serve(c.session)).send(frames.writeGap(gap), frames.writeSkip({ topic: 1, to: 9 }));
     await take(subscription, 1);
-    expect(subscription.position?.offset).toBe(8);
+    await until(() => expect(subscription.position?.offset).toBe(9));
     const next = await again(c, c.session);
     expect((await next.subscription()).subscribe.from).toEqual([0, EPOCH, 9]);
+  });
+
+  test("is where all has been taken, and what the broker left out is behind", async () => {
+    const c = await connected();
+    const subscription = c.client.subscribe("a");
+    const at = (offset: number, epoch = EPOCH) => ({ epoch, offset });
+    const stream = await serve(c.session);
+    stream.send(message({ offset: 1 }), message({ offset: 2 }), frames.writeSkip({ topic: 1, to: 7 }));
+    await take(subscription, 1);
+    await until(() => expect(subscription.stats().waiting).toBe(1));
+    expect(subscription.position).toEqual(at(1));
+    await take(subscription, 1);
+    await until(() => expect(subscription.position).toEqual(at(7)));
+    expect(subscription.positions).toBeUndefined(); // nobody told since when
+    const next = await again(c, c.session);
+    expect(subscription.position).toEqual(at(7));
+    const { stream: second } = await next.subscription();
+    second.send(frames.writeSubscribed({ topic: 1, epoch: 8, offset: 3, time: 100 }));
+    await until(() => expect(subscription.stats().waiting).toBe(1));
+    expect(subscription.position).toEqual(at(7));
+    expect(await take(subscription, 1)).toEqual(["[a 7-? reconnect]"]);
+    expect(subscription.position).toEqual(at(3, 8)); // of the new epoch
+    second.send(frames.writeSkip({ topic: 1, to: 5 }));
+    await until(() => expect(subscription.position).toEqual(at(5, 8)));
+    subscription.close();
+    expect(subscription.position).toEqual(at(5, 8));
+    expect(subscription.positions).toEqual({ positions: { a: at(5, 8) }, since: new Date(BASE + 100) });
   });
 
   test("tells a gap where the epoch is another one", async () => {
