@@ -11,7 +11,7 @@ import type {
 } from "./client-options.js";
 import type { Connection } from "./connection.js";
 import { type Drops, noDrops } from "./drops.js";
-import { fail } from "./errors.js";
+import { TidewireError, fail, numbered } from "./errors.js";
 import { FLAG_PRESENCE } from "./frames.js";
 import { type Health, readHealth } from "./health.js";
 import { type HistoryOptions, type HistoryPage, checkHistory, fetchPage } from "./history.js";
@@ -206,7 +206,13 @@ export class Client {
   ): Promise<Position[]> {
     checkUsable(topic);
     this.#session.check();
-    const messages = items.map((item) => outgoing(item.value, false, item));
+    const messages = items.map((item, i) => {
+      try {
+        return outgoing(item.value, false, item);
+      } catch (e) {
+        throw items.length > 1 && e instanceof TidewireError ? numbered(e, i) : e;
+      }
+    });
     return this.#publisher.publish(topic, messages, options.signal);
   }
 

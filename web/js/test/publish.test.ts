@@ -647,6 +647,13 @@ describe("a batch", () => {
     await expect(done).rejects.toThrow(refused);
   });
 
+  test("is refused as a whole for a message that cannot be, which the error tells", async () => {
+    const { client, session } = await connected();
+    const done = client.publishBatch("a", [{ value: 1 }, { value: 2, key: "" }, { value: 3, ttl: 0 }]);
+    await expect(done).rejects.toThrow(coded("invalid_option", { reason: expect.stringMatching(/^message 1: /) }));
+    expect(session.streams.size).toBe(0);
+  });
+
   test("is refused as a whole if its signal is aborted", async () => {
     const { client } = await connected();
     const signal = AbortSignal.abort("enough");
