@@ -124,14 +124,14 @@ type Client struct {
 
 	unknownTopic, badDatagrams, unsent atomic.Uint64 // see Stats
 	publishers                         publishers
+	presences                          presences
 
-	mu        sync.Mutex
-	current   *connection                // nil while there is none that was welcomed; guarded by mu
-	changed   chan struct{}              // closed and replaced when current changes; guarded by mu
-	subs      map[*Subscription]struct{} // guarded by mu
-	resume    codec.Resume               // guarded by mu
-	token     string                     // the one in force; guarded by mu
-	presences map[string]*entered        // by topic; guarded by mu
+	mu      sync.Mutex
+	current *connection                // nil while there is none that was welcomed; guarded by mu
+	changed chan struct{}              // closed and replaced when current changes; guarded by mu
+	subs    map[*Subscription]struct{} // guarded by mu
+	resume  codec.Resume               // guarded by mu
+	token   string                     // the one in force; guarded by mu
 }
 
 // Dial connects to the broker at an https URL and waits for its WELCOME. ctx and
@@ -175,7 +175,7 @@ func Dial(ctx context.Context, url string, config Config) (*Client, error) {
 		token:     config.Token,
 		changed:   make(chan struct{}),
 		subs:      make(map[*Subscription]struct{}),
-		presences: make(map[string]*entered),
+		presences: presences{byTopic: make(map[string]*entered)},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.setState(StateConnecting, nil)
@@ -394,16 +394,21 @@ func (c *Client) setCurrent(conn *connection) {
 	c.changed = make(chan struct{})
 }
 
+// standing returns the connection that was welcomed last; nil if it was found to have
+// ended.
+func (c *Client) standing() *connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current
+}
+
 // connection returns the connection; nil if there is none just now. The error is
 // CodeOffline, if that is refused, or why the client has ended.
 func (c *Client) connection() (*connection, error) {
 	if c.ctx.Err() != nil {
 		return nil, context.Cause(c.ctx)
 	}
-	c.mu.Lock()
-	conn := c.current
-	c.mu.Unlock()
-	if conn != nil && conn.ctx.Err() == nil {
+	if conn := c.standing(); conn != nil && conn.ctx.Err() == nil {
 		return conn, nil
 	}
 	if c.config.Offline.Refuse {

@@ -421,22 +421,37 @@ func (n *connection) ask(take func(answer)) uint64 {
 	return n.request
 }
 
+// question is a request on the control stream that somebody waits for.
+type question struct {
+	number uint64
+	answer chan answer
+}
+
 // do sends a request on the control stream and waits for its answer. frame makes
 // the request with its number.
 func (n *connection) do(ctx context.Context, frame func(number uint64) []byte) (any, error) {
-	answers := make(chan answer, 1)
-	number := n.ask(func(a answer) { answers <- a })
-	n.send(frame(number))
+	return n.await(ctx, n.put(frame))
+}
+
+// put queues a request, whose answer await waits for. It never waits.
+func (n *connection) put(frame func(number uint64) []byte) question {
+	q := question{answer: make(chan answer, 1)}
+	q.number = n.ask(func(a answer) { q.answer <- a })
+	n.send(frame(q.number))
+	return q
+}
+
+func (n *connection) await(ctx context.Context, q question) (any, error) {
 	select {
-	case a := <-answers:
+	case a := <-q.answer:
 		return a.frame, a.err
 	case <-ctx.Done():
-		n.answer(number, answer{}) // forgets it
+		n.answer(q.number, answer{}) // forgets it
 		return nil, ctx.Err()
 	case <-n.ctx.Done():
 	}
 	select {
-	case a := <-answers: // came before the end
+	case a := <-q.answer: // came before the end
 		return a.frame, a.err
 	default:
 		return nil, n.interrupted()

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -177,4 +178,48 @@ func (w *world) want(sub *client.Subscription, items ...string) {
 	if got := w.all(sub); fmt.Sprint(got) != fmt.Sprint(items) {
 		w.t.Errorf("got %q, want %q", got, items)
 	}
+}
+
+// seeing makes each frame that a client sends on a stream known to see, just before.
+func seeing(see func(codec.Frame)) func(*client.Config) {
+	return func(config *client.Config) {
+		dial := config.Dial
+		config.Dial = func(ctx context.Context, url string) (client.Conn, error) {
+			conn, err := dial(ctx, url)
+			if err != nil {
+				return nil, err
+			}
+			return seenConn{conn, see}, nil
+		}
+	}
+}
+
+type seenConn struct {
+	client.Conn
+	see func(codec.Frame)
+}
+
+func (c seenConn) OpenStream(ctx context.Context) (client.Stream, error) {
+	stream, err := c.Conn.OpenStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return seenStream{stream, c.see}, nil
+}
+
+type seenStream struct {
+	client.Stream
+	see func(codec.Frame)
+}
+
+// Write sees whole frames: the client writes no parts of them.
+func (s seenStream) Write(p []byte) (int, error) {
+	for r := codec.NewReader(bytes.NewReader(p), codec.DefaultMaxFrame); ; {
+		f, err := r.Next()
+		if err != nil {
+			break
+		}
+		s.see(f)
+	}
+	return s.Stream.Write(p)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -177,6 +178,113 @@ func TestEnterThatIsGivenUp(t *testing.T) {
 		}
 		members, err := c.Presence(t.Context(), "room.1")
 		if err != nil || len(members) != 1 || string(members[0].State.Data) != "before" {
+			t.Errorf("present: %v, %v", members, err)
+		}
+	})
+}
+
+// Who leaves just when the client has come back, and enters again, has left.
+func TestLeaveWhileComingBack(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		const rooms = 60
+		var back atomic.Bool
+		var c *client.Client
+		other := w.dial()
+		c = w.dial(seeing(func(f codec.Frame) {
+			if f.Type != codec.TypePresence || !back.CompareAndSwap(true, false) {
+				return
+			}
+			now, cancel := context.WithCancel(context.Background())
+			cancel() // it does not wait for the answer
+			for i := range rooms {
+				_ = c.Leave(now, fmt.Sprint("room.", i))
+			}
+		}))
+		for round := range 100 {
+			for i := range rooms {
+				if err := c.Enter(t.Context(), fmt.Sprint("room.", i), "here"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.cut()
+			back.Store(true)
+			w.heal()
+			w.connected(c)
+			w.connected(other)
+			if counts, err := other.PresenceCount(t.Context(), "room.*"); err != nil || len(counts) > 0 {
+				t.Fatalf("round %d: every room was left, and yet present in %v, %v", round, counts, err)
+			}
+		}
+	})
+}
+
+// Of two that enter a topic at once, and one that leaves it, what the broker knows in the
+// end is what the client enters again.
+func TestEnterAndLeaveAtOnce(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		const rooms = 20
+		c := w.dial()
+		present := func() (all string) {
+			t.Helper()
+			for i := range rooms {
+				members, err := c.Presence(t.Context(), fmt.Sprint("room.", i))
+				if err != nil || len(members) > 1 {
+					t.Fatal(members, err)
+				}
+				all += "-"
+				for _, m := range members {
+					all += string(m.State.Data)
+				}
+			}
+			return all
+		}
+		for round := range 50 {
+			var wg sync.WaitGroup
+			for i := range rooms {
+				topic := fmt.Sprint("room.", i)
+				wg.Go(func() { _ = c.Enter(t.Context(), topic, "1") })
+				wg.Go(func() { _ = c.Enter(t.Context(), topic, "2") })
+				if i%2 == 0 {
+					wg.Go(func() { _ = c.Leave(t.Context(), topic) })
+				}
+			}
+			wg.Wait()
+			before := present()
+			w.cut()
+			w.heal()
+			w.connected(c)
+			time.Sleep(time.Minute) // the grace is over
+			if after := present(); after != before {
+				t.Fatalf("round %d: present as %s, and after a reconnect as %s", round, before, after)
+			}
+		}
+	})
+}
+
+// Of two states that are refused neither counts.
+func TestTwoRefusedAtOnce(t *testing.T) {
+	config := broker.Config{PublishRate: 1, Topics: []broker.TopicConfig{{Pattern: "room", PresenceGrace: time.Second}}}
+	inWorld(t, config, func(t *testing.T, w *world) {
+		c, other := w.dial(), w.dial()
+		for i := range 5 { // uses up what the broker takes in a second
+			_ = c.Enter(t.Context(), fmt.Sprint("other.", i), "here")
+		}
+		w.network.Gate = make(chan struct{})
+		w.network.Shut.Store(true)
+		errs := make(chan error)
+		for _, state := range []string{"1", "2"} {
+			go func() { errs <- c.Enter(t.Context(), "room", state) }()
+		}
+		synctest.Wait()
+		w.network.Shut.Store(false)
+		close(w.network.Gate)
+		for range 2 {
+			if err := <-errs; codec.CodeOf(err) != codec.CodeRateLimited {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		if members, err := other.Presence(t.Context(), "room"); err != nil || len(members) > 0 {
 			t.Errorf("present: %v, %v", members, err)
 		}
 	})

@@ -4,18 +4,31 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/tidewire/tidewire/codec"
 )
 
-// entered is the presence of this client in one topic. It is replaced, and never
-// changed, by what follows it.
+// presences are where this client is present.
+//
+// A presence is chosen and its frame queued under mu, so the last frame of a topic on a
+// connection says what byTopic does. The alternative, to look again when the answer has
+// come, always leaves a moment in which an older frame can go out behind a newer one.
+type presences struct {
+	mu      sync.Mutex
+	byTopic map[string]*entered // guarded by mu
+}
+
+// entered is the presence of this client in one topic.
 type entered struct {
+	// Static.
 	state codec.Payload
-	// pending: an Enter still tells the broker, on each connection until it has an
-	// answer; guarded by the client's mu.
-	pending bool
+
+	// Guarded by the presences' mu.
+	pending bool     // an Enter still tells the broker, on each connection until it has an answer
+	failed  bool     // its Enter has failed: it counts no more
+	before  *entered // what it took the place of; nil when the broker has taken it
 }
 
 // Enter makes this client present in a topic, with a state of at most 1 KiB, or
@@ -23,7 +36,8 @@ type entered struct {
 // reconnects the client enters again by itself, within the grace (10 s by default)
 // without anybody noticing: if it may not any more, Config.OnPresenceLost is called. A
 // client may be present in 64 topics. It needs the permission to subscribe to the
-// topic, but no subscription. If Enter fails, or ctx ends, the client is as present as before.
+// topic, but no subscription. If Enter fails, or ctx ends, the client is as present as
+// before. Of several calls at once for a topic the one that began last counts.
 func (c *Client) Enter(ctx context.Context, topic string, state any) error {
 	if err := checkTopic(topic); err != nil {
 		return err
@@ -39,47 +53,15 @@ func (c *Client) Enter(ctx context.Context, topic string, state any) error {
 		// No bytes at all would tell that the client has left: this is nil.
 		payload = codec.Payload{Encoding: codec.EncodingMsgpack, Data: []byte{0xc0}}
 	}
-	c.mu.Lock()
-	before, p := c.presences[topic], &entered{state: payload, pending: true}
-	c.presences[topic] = p
-	c.mu.Unlock()
+	c.presences.mu.Lock()
+	p := &entered{state: payload, pending: true, before: c.presences.byTopic[topic]}
+	c.presences.byTopic[topic] = p
+	c.presences.mu.Unlock()
 	err = c.tellEntered(ctx, topic, p)
-	if err == nil {
-		return nil
+	if err != nil {
+		c.enterBack(topic, p)
 	}
-	c.enterBack(topic, p, before, err)
 	return err
-}
-
-// enterBack puts the presence before p, or none, in the place of p, which has failed with
-// err: the broker has refused it, or nobody waits for it any more. The broker may know
-// anything on the connection that stands, so it is told.
-func (c *Client) enterBack(topic string, p, before *entered, err error) {
-	if before != nil {
-		before = &entered{state: before.state} // nobody tells of it any more
-	}
-	c.mu.Lock()
-	conn, in := c.current, c.presences[topic] == p
-	if in {
-		delete(c.presences, topic)
-	}
-	if in && before != nil {
-		c.presences[topic] = before
-	}
-	c.mu.Unlock()
-	e, coded := errors.AsType[*Error](err)
-	if !in || conn == nil || before == nil && coded && e.Remote {
-		return
-	}
-	number := conn.ask(func(a answer) {
-		switch next := c.entered(topic); {
-		case next != before: // it was left, or entered again, and this may have come behind
-			conn.send(presenceFrame(topic, next)(conn.ask(func(answer) {})))
-		case a.err != nil && before != nil && !c.presenceLost(topic, before, a.err):
-			conn.start(func() { c.enterLater(conn, topic, before, a.err) })
-		}
-	})
-	conn.send(presenceFrame(topic, before)(number))
 }
 
 // tellEntered tells the broker of a presence until it has answered on the connection
@@ -90,31 +72,72 @@ func (c *Client) tellEntered(ctx context.Context, topic string, p *entered) erro
 		if err != nil {
 			return err
 		}
-		if c.entered(topic) != p {
+		q, ok := c.tellPresence(conn, topic, p)
+		if !ok {
 			return nil // it was left, or entered again, while this one waited
 		}
-		_, err = conn.do(ctx, presenceFrame(topic, p))
+		_, err = conn.await(ctx, q)
 		if codec.CodeOf(err) == codec.CodeConnectionLost {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		c.mu.Lock()
-		told := c.current == conn // else the next connection has not been told of it
-		p.pending = !told
-		c.mu.Unlock()
+		c.presences.mu.Lock()
+		told := c.standing() == conn // else the next connection has not been told of it
+		p.pending, p.before = !told, nil
+		c.presences.mu.Unlock()
 		if told {
 			return nil
 		}
 	}
 }
 
-// entered returns the presence in a topic; nil if there is none.
-func (c *Client) entered(topic string) *entered {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.presences[topic]
+// tellPresence queues PRESENCE if p is what the client is in a topic; else nobody tells
+// of p any more, unless it takes its place again.
+func (c *Client) tellPresence(conn *connection, topic string, p *entered) (q question, ok bool) {
+	c.presences.mu.Lock()
+	defer c.presences.mu.Unlock()
+	if c.presences.byTopic[topic] != p {
+		p.pending = false
+		return question{}, false
+	}
+	return conn.put(presenceFrame(topic, p)), true
+}
+
+// enterBack puts what was there before p, or nothing, in the place of p, which has failed:
+// the broker has refused it, or nobody waits for it any more. The broker may know
+// anything on the connection that stands, so it is told.
+func (c *Client) enterBack(topic string, p *entered) {
+	c.presences.mu.Lock()
+	defer c.presences.mu.Unlock()
+	p.failed, p.pending = true, false
+	if c.presences.byTopic[topic] != p {
+		return
+	}
+	before := p.before
+	for before != nil && before.failed {
+		before = before.before
+	}
+	if before == nil {
+		delete(c.presences.byTopic, topic)
+	} else {
+		c.presences.byTopic[topic] = before
+	}
+	if conn := c.standing(); conn != nil {
+		c.enterAgainLocked(conn, topic, before)
+	}
+}
+
+// enterAgainLocked queues PRESENCE of p, which is what the client is in a topic and
+// nobody waits for; nil tells that it is not present.
+func (c *Client) enterAgainLocked(conn *connection, topic string, p *entered) {
+	number := conn.ask(func(a answer) {
+		if a.err != nil && p != nil && !c.presenceLost(topic, p, a.err) {
+			conn.start(func() { c.enterLater(conn, topic, p, a.err) })
+		}
+	})
+	conn.send(presenceFrame(topic, p)(number))
 }
 
 // Leave ends the presence in a topic. It is no error if there is none. Without a
@@ -127,14 +150,16 @@ func (c *Client) Leave(ctx context.Context, topic string) error {
 	if err := c.Err(); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	delete(c.presences, topic)
-	conn := c.current
-	c.mu.Unlock()
+	c.presences.mu.Lock()
+	delete(c.presences.byTopic, topic)
+	conn := c.standing()
 	if conn == nil {
+		c.presences.mu.Unlock()
 		return nil
 	}
-	_, err := conn.do(ctx, presenceFrame(topic, nil))
+	q := conn.put(presenceFrame(topic, nil))
+	c.presences.mu.Unlock()
+	_, err := conn.await(ctx, q)
 	if codec.CodeOf(err) == codec.CodeConnectionLost {
 		return nil
 	}
@@ -152,23 +177,14 @@ func presenceFrame(topic string, p *entered) func(number uint64) []byte {
 	}
 }
 
-// enterAgain tells a new connection where the client is present.
+// enterAgain tells a new connection, which stands already, where the client is present.
 func (c *Client) enterAgain(conn *connection) {
-	c.mu.Lock()
-	again := make(map[string]*entered, len(c.presences))
-	for topic, p := range c.presences {
+	c.presences.mu.Lock()
+	defer c.presences.mu.Unlock()
+	for topic, p := range c.presences.byTopic {
 		if !p.pending {
-			again[topic] = p
+			c.enterAgainLocked(conn, topic, p)
 		}
-	}
-	c.mu.Unlock()
-	for topic, p := range again {
-		number := conn.ask(func(a answer) {
-			if a.err != nil && !c.presenceLost(topic, p, a.err) {
-				conn.start(func() { c.enterLater(conn, topic, p, a.err) })
-			}
-		})
-		conn.send(presenceFrame(topic, p)(number))
 	}
 }
 
@@ -184,15 +200,11 @@ func (c *Client) enterLater(conn *connection, topic string, p *entered, err erro
 		case <-conn.ctx.Done():
 			return // the next connection does
 		}
-		if c.entered(topic) != p {
+		q, ok := c.tellPresence(conn, topic, p)
+		if !ok {
 			return
 		}
-		_, err = conn.do(c.ctx, presenceFrame(topic, p))
-		if next := c.entered(topic); err == nil && next != p {
-			// It was left, or entered again, and this may have come behind.
-			conn.send(presenceFrame(topic, next)(conn.ask(func(answer) {})))
-		}
-		if err == nil || c.presenceLost(topic, p, err) {
+		if _, err = conn.await(c.ctx, q); err == nil || c.presenceLost(topic, p, err) {
 			return
 		}
 	}
@@ -208,12 +220,12 @@ func (c *Client) presenceLost(topic string, p *entered, err error) bool {
 	case code == codec.CodeRateLimited || code.Range() == codec.RangeBroker:
 		return false
 	}
-	c.mu.Lock()
-	lost := c.presences[topic] == p
+	c.presences.mu.Lock()
+	lost := c.presences.byTopic[topic] == p
 	if lost {
-		delete(c.presences, topic)
+		delete(c.presences.byTopic, topic)
 	}
-	c.mu.Unlock()
+	c.presences.mu.Unlock()
 	if lost {
 		c.log.Debug("not present any more", slog.String("topic", topic), slog.Any("error", err))
 		if c.config.OnPresenceLost != nil {
