@@ -385,7 +385,7 @@ func TestGroupHandsOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			if finished++; finished == 2 {
-				break // the second one is finished too
+				break // the second one failed
 			}
 		}
 		synctest.Wait()
@@ -395,9 +395,44 @@ func TestGroupHandsOver(t *testing.T) {
 		}
 		got := w.all(two)
 		slices.Sort(got)
-		if fmt.Sprint(got) != "[2 3]" {
+		if fmt.Sprint(got) != "[1 2 3]" {
 			t.Errorf("the other member got %q", got)
 		}
+	})
+}
+
+// The message at which a loop was left, by a panic too, is finished when the next one
+// begins, and if that ends at once.
+func TestGroupLoopsOneAfterTheOther(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		p, first, second := w.dial(), w.dial(), w.dial()
+		one := w.subscribe(first, "jobs", &client.SubscribeOptions{Group: "g", Credit: 1}) // one at a time
+		w.publish(p, "jobs", nil, "0", "1", "2", "3")
+		take := func(panics bool) (job string) {
+			defer func() { _ = recover() }()
+			for m, err := range one.Messages(t.Context()) {
+				if err != nil {
+					t.Error(err)
+				}
+				job = string(m.Payload.Data)
+				if panics {
+					panic(job)
+				}
+				break
+			}
+			return job
+		}
+		for i := range 4 {
+			if job := take(i%2 > 0); job != fmt.Sprint(i) {
+				t.Errorf("got %q, want %d", job, i)
+			}
+		}
+		w.want(one)
+		two := w.subscribe(second, "jobs", &client.SubscribeOptions{Group: "g"})
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.want(two)
 	})
 }
 

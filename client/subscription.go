@@ -58,10 +58,10 @@ type SubscribeOptions struct {
 	Filter Filter
 	// Group, a name of at most 64 bytes, shares the messages out: of all
 	// subscriptions with the same group that match a message one gets it, whichever is
-	// ready. A message is consumed when the loop over Messages asks for the next one;
-	// what a member had not consumed when it went away another one gets, so a message
-	// may come twice. Nothing is said about order; a gap tells one member of what none
-	// had room for. From must be now, and NoEcho must not be set.
+	// ready. A message is finished when the loop over Messages asks for the next one, or
+	// another loop begins; what a member had not finished when it went away another one
+	// gets, so a message may come twice. Nothing is said about order; a gap tells one
+	// member of what none had room for. From must be now, and NoEcho must not be set.
 	Group string
 
 	presence bool
@@ -110,6 +110,7 @@ type Subscription struct {
 	was      bool              // it was established before; guarded by mu
 	serving  chan struct{}     // closed when the last serve has returned; nil if none has begun; guarded by mu
 	running  bool              // serve runs; guarded by mu
+	left     []*handout        // in a group: at which loops were left; guarded by mu
 
 	// Of the stream at hand; guarded by mu.
 	conn     *connection
@@ -304,26 +305,47 @@ func (s *Subscription) SetPriority(priority uint8) error {
 // ErrClosed; it ends without one after Close.
 //
 // Breaking out of the loop does not unsubscribe: what comes meanwhile waits,
-// within the credit, for the next iteration. Concurrent iterations share the
-// messages.
+// within the credit, for the next iteration. In a group the message at which the loop
+// was left is finished when another iteration begins, and goes to another member if
+// none does before the subscription ends. Concurrent iterations share the messages.
 func (s *Subscription) Messages(ctx context.Context) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
+		s.finishLeft()
+		var h *handout
+		defer func() { s.leave(h) }() // also where the loop panics
 		for {
-			m, h, err, ok := s.next(ctx)
-			if !ok {
+			m, next, err, ok := s.next(ctx)
+			if h = next; !ok || !yield(m, err) || err != nil {
 				return
 			}
-			more := yield(m, err) && err == nil
 			s.finishMessage(h)
-			if !more {
-				return
-			}
 		}
 	}
 }
 
+// leave takes note of a message at which a loop was left; h may be nil.
+func (s *Subscription) leave(h *handout) {
+	if h == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = append(s.left, h)
+}
+
+// finishLeft finishes the messages at which loops were left.
+func (s *Subscription) finishLeft() {
+	s.mu.Lock()
+	left := s.left
+	s.left = nil
+	s.mu.Unlock()
+	for _, h := range left {
+		s.finishMessage(h)
+	}
+}
+
 // next waits for the next item; ok is false after Close. In a group, the handout
-// is to be given to finishMessage.
+// is to be given to finishMessage or leave.
 func (s *Subscription) next(ctx context.Context) (m Message, h *handout, err error, ok bool) {
 	for {
 		s.mu.Lock()

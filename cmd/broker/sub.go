@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,7 +53,12 @@ func (c *subCommand) Run(p *process) error {
 		show = showJSON
 	}
 	left := c.Count
-	for m, err := range subscription.Messages(p.ctx) {
+	ctx, enough := context.WithCancel(p.ctx)
+	defer enough()
+	for m, err := range subscription.Messages(ctx) {
+		if c.Count > 0 && left == 0 {
+			return nil
+		}
 		if err != nil {
 			return c.ended(p, err)
 		}
@@ -63,7 +69,7 @@ func (c *subCommand) Run(p *process) error {
 			continue
 		}
 		if left--; left == 0 {
-			return nil
+			enough() // in a group the last one is finished when the loop asks for the next
 		}
 	}
 	return nil
