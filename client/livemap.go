@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -65,7 +66,8 @@ type MapOptions struct {
 const defaultMaxKeys = 10_000
 
 // OpenMap reads a live map whole, and then follows it until Close, whatever becomes
-// of the connection: where changes may be missing, it is read again. The error is
+// of the connection: where changes may be missing, it is read again, with
+// Config.Backoff while the broker refuses that only for now. The error is
 // that of Subscribe, or has CodeQueueFull: see MapOptions.MaxKeys.
 func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptions) (*Map[T], error) {
 	if opts == nil {
@@ -89,7 +91,7 @@ func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptio
 		m.most = defaultMaxKeys
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	sub, err := m.load(ctx, opts)
+	sub, err := m.load(ctx, opts, 0, func(error) bool { return false })
 	if err != nil {
 		m.cancel()
 		return nil, err
@@ -98,42 +100,60 @@ func OpenMap[T any](ctx context.Context, c *Client, topic string, opts *MapOptio
 	return m, nil
 }
 
-// load reads the map whole.
-func (m *Map[T]) load(ctx context.Context, opts *MapOptions) (*Subscription, error) {
-	for {
-		sub, err := m.client.Subscribe(ctx, m.topic, &SubscribeOptions{
-			Class:    Latest,
-			Priority: opts.Priority,
-			Credit:   opts.Credit,
-			marks:    true,
-		})
+// load reads the map until it is whole. attempt counts the attempts so far: all but the
+// first are waited for. Of errors those that outlast reports true for are tried again.
+func (m *Map[T]) load(ctx context.Context, opts *MapOptions, attempt int, outlast func(error) bool) (*Subscription, error) {
+	var least time.Duration
+	for ; ; attempt++ {
+		if attempt > 0 {
+			select {
+			case <-time.After(m.client.config.Backoff.wait(attempt-1, least)):
+			case <-ctx.Done():
+			case <-m.client.ctx.Done():
+			}
+		}
+		sub, err := m.read(ctx, opts)
+		if sub != nil || err != nil && !outlast(err) {
+			return sub, err
+		}
+		least = 0
+		if e, ok := errors.AsType[*Error](err); ok {
+			least = e.Retry
+		}
+	}
+}
+
+// read reads the map once. Without an error and a subscription something was missing.
+func (m *Map[T]) read(ctx context.Context, opts *MapOptions) (*Subscription, error) {
+	sub, err := m.client.Subscribe(ctx, m.topic, &SubscribeOptions{
+		Class:    Latest,
+		Priority: opts.Priority,
+		Credit:   opts.Credit,
+		marks:    true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	entries := make(map[string]MapEntry[T])
+	for item, err := range sub.Messages(ctx) {
 		if err != nil {
+			_ = sub.Close()
 			return nil, err
 		}
-		entries := make(map[string]MapEntry[T])
-		whole := false
-		for item, err := range sub.Messages(ctx) {
-			if err != nil {
-				_ = sub.Close()
-				return nil, err
-			}
-			if whole = item.mark; whole {
-				break
-			}
-			if item.Gap != nil && !harmless(item.Gap) {
-				break // begin again
-			}
-			if e, cleared, ok := change[T](item); ok && !m.apply(entries, e, cleared) {
-				_ = sub.Close()
-				return nil, m.full()
-			}
-		}
-		if whole {
+		if item.mark {
 			m.replace(entries)
 			return sub, nil
 		}
-		_ = sub.Close()
+		if item.Gap != nil && !harmless(item.Gap) {
+			break
+		}
+		if e, cleared, ok := change[T](item); ok && !m.apply(entries, e, cleared) {
+			_ = sub.Close()
+			return nil, m.full()
+		}
 	}
+	_ = sub.Close()
+	return nil, nil
 }
 
 // harmless reports whether what is missing has a newer value behind it, so that the
@@ -175,14 +195,20 @@ func (m *Map[T]) full() error {
 // run follows the map.
 func (m *Map[T]) run(sub *Subscription, opts *MapOptions) {
 	defer close(m.ended)
+	temporary := func(err error) bool { return codec.CodeOf(err).Temporary() }
 	var err error
-	for sub != nil {
+	for attempt := 0; sub != nil; {
+		began := time.Now()
 		err = m.follow(sub)
 		_ = sub.Close()
 		if err != nil || m.ctx.Err() != nil {
 			break
 		}
-		sub, err = m.load(m.ctx, opts)
+		attempt++
+		if time.Since(began) >= stable {
+			attempt = 0
+		}
+		sub, err = m.load(m.ctx, opts, attempt, temporary)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

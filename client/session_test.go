@@ -287,6 +287,60 @@ func TestMapOverReconnects(t *testing.T) {
 	})
 }
 
+// A live map outlives that it cannot be read again just now, and asks with patience.
+func TestMapOutlivesRefusals(t *testing.T) {
+	var away atomic.Bool
+	var asked atomic.Int64
+	config := broker.Config{Bus: func(sink broker.Sink) (broker.Bus, error) {
+		bus, err := broker.OpenLocalBus(sink)
+		return leavingBus{bus, &away, &asked}, err
+	}}
+	inWorld(t, config, func(t *testing.T, w *world) {
+		c := w.dial()
+		m, err := client.OpenMap[string](t.Context(), c, "m", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked.Store(0)
+		away.Store(true)
+		w.restart() // another epoch: the map is read again
+		w.connected(c)
+		time.Sleep(time.Minute)
+		if n := asked.Load(); n < 10 || n > 1000 {
+			t.Errorf("the broker was asked %d times in a minute", n)
+		}
+		away.Store(false)
+		time.Sleep(10 * time.Second)
+		w.publish(c, "m", &client.PublishOptions{Key: "k", Retain: true}, "v")
+		synctest.Wait()
+		if _, ok := m.Get("k"); !ok {
+			t.Error("the map does not follow any more")
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, err := range m.Changes(t.Context()) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// leavingBus takes no subscriptions while it is away, but the first one.
+type leavingBus struct {
+	broker.Bus
+	away  *atomic.Bool
+	asked *atomic.Int64
+}
+
+func (b leavingBus) Subscribe(ctx context.Context, pattern, group string) (uint64, error) {
+	if n := b.asked.Add(1); n > 1 && b.away.Load() {
+		return 0, codec.Errorf(codec.CodeBusUnavailable, "the bus is away")
+	}
+	return b.Bus.Subscribe(ctx, pattern, group)
+}
+
 // Who publishes to a topic cannot make a live map of it grow without a bound.
 func TestMapIsBounded(t *testing.T) {
 	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
