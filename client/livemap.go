@@ -342,12 +342,15 @@ func (m *Map[T]) Changes(ctx context.Context) iter.Seq2[MapChange[T], error] {
 			defer m.mu.Unlock()
 			delete(m.watches, w)
 		}()
-		for {
+		tell := func() bool {
 			for _, c := range m.changes(w) {
 				if !yield(c, nil) {
-					return
+					return false
 				}
 			}
+			return true
+		}
+		for tell() {
 			select {
 			case <-w.wake:
 				continue
@@ -360,7 +363,7 @@ func (m *Map[T]) Changes(ctx context.Context) iter.Seq2[MapChange[T], error] {
 			m.mu.Lock()
 			err := m.err
 			m.mu.Unlock()
-			if err != nil {
+			if tell() && err != nil { // what changed last first
 				yield(MapChange[T]{}, err)
 			}
 			return

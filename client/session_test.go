@@ -426,6 +426,38 @@ func TestMapChangesAreBounded(t *testing.T) {
 	})
 }
 
+// What changed before a map ended is told before the error.
+func TestMapTellsItsLastChanges(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		for round := range 30 {
+			topic := fmt.Sprint("m.", round)
+			m, err := client.OpenMap[string](t.Context(), c, topic, &client.MapOptions{MaxKeys: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := func(key string) { w.publish(c, topic, &client.PublishOptions{Key: key}, "v") }
+			set("a")
+			synctest.Wait()
+			var got []string
+			for change, err := range m.Changes(t.Context()) {
+				if err != nil {
+					got = append(got, codec.CodeOf(err).String())
+					continue
+				}
+				if got = append(got, change.Key); change.Key == "a" {
+					set("b")
+					set("c") // one too many
+					synctest.Wait()
+				}
+			}
+			if fmt.Sprint(got) != "[a b queue_full]" {
+				t.Fatalf("round %d: got %v", round, got)
+			}
+		}
+	})
+}
+
 // What a member of a group has not finished goes to another one.
 func TestGroupHandsOver(t *testing.T) {
 	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
