@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -221,6 +222,47 @@ func TestBeginnings(t *testing.T) {
 			if fmt.Sprint(got) != fmt.Sprint(begin.want) {
 				t.Errorf("%d: got %q, want %q", i, got, begin.want)
 			}
+		}
+	})
+}
+
+// A priority that is set while a subscription is being resumed counts.
+func TestPriorityWhileResuming(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		var told atomic.Int64 // the priority, from SUBSCRIBE on
+		c := w.dial(seeing(func(f codec.Frame) {
+			switch f.Type {
+			case codec.TypeSubscribe:
+				s, err := codec.ParseSubscribe(f)
+				if err != nil {
+					t.Error(err)
+				}
+				told.Store(int64(s.Priority))
+			case codec.TypePriority:
+				p, err := codec.ParsePriority(f)
+				if err != nil {
+					t.Error(err)
+				}
+				// Without SUBSCRIBE the broker ignores it.
+				told.CompareAndSwap(3, int64(p.Priority))
+			}
+		}))
+		sub := w.subscribe(c, "a.*", nil) // goes on at a time, and so after WELCOME
+		w.cut()
+		told.Store(0)
+		w.network.Gate = make(chan struct{})
+		w.network.Shut.Store(true)
+		w.heal()
+		time.Sleep(3 * time.Second) // HELLO has come, and its answer has not
+		if err := sub.SetPriority(1); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.network.Shut.Store(false)
+		close(w.network.Gate)
+		w.connected(c)
+		if got := told.Load(); got != 1 {
+			t.Errorf("the broker was told priority %d", got)
 		}
 	})
 }

@@ -116,13 +116,15 @@ type Subscription struct {
 	conn     *connection
 	stream   Stream // nil if there is none
 	number   uint64
-	begun    bool       // SUBSCRIBED has come
-	window   uint64     // the credit, as far as the broker gives it
-	received uint64     // bytes of MESSAGE frames
-	limit    uint64     // the credit that was told
-	told     error      // what STREAM_END said
-	handed   []*handout // in a group: what the application works on, in order
-	finished uint64     // in a group: bytes of the messages that it has finished
+	begun    bool   // SUBSCRIBED has come
+	window   uint64 // the credit, as far as the broker gives it
+	received uint64 // bytes of MESSAGE frames
+	limit    uint64 // the credit that was told
+	told     error  // what STREAM_END said
+	// toldPriority is what the broker was told last.
+	toldPriority uint8
+	handed       []*handout // in a group: what the application works on, in order
+	finished     uint64     // in a group: bytes of the messages that it has finished
 }
 
 // handout is a message of a group that was handed to the application.
@@ -291,13 +293,20 @@ func (s *Subscription) SetPriority(priority uint8) error {
 		return codec.Errorf(codec.CodeInvalidOption, "a priority is 1 to %d", codec.MaxPriority)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.priority = priority
-	conn, number, there := s.conn, s.number, s.stream != nil
-	s.mu.Unlock()
-	if there {
-		conn.send(codec.AppendPriority(nil, codec.Priority{Subscription: number, Priority: priority}))
-	}
+	s.tellPriorityLocked()
 	return nil
+}
+
+// tellPriorityLocked queues PRIORITY if it is another one than the broker was told. The
+// broker ignores that of a subscription that it does not know yet. It is queued under the
+// lock, so that the newest goes last.
+func (s *Subscription) tellPriorityLocked() {
+	if s.begun && s.toldPriority != s.priority {
+		s.toldPriority = s.priority
+		s.conn.send(codec.AppendPriority(nil, codec.Priority{Subscription: s.number, Priority: s.priority}))
+	}
 }
 
 // Messages iterates over what comes: messages, and gaps as items whose Gap is

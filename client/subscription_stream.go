@@ -135,6 +135,7 @@ func (s *Subscription) attempt(n *connection) (begun bool, err error) {
 		Filter:     s.options.Filter,
 		Group:      s.options.Group,
 	}
+	s.toldPriority = s.priority
 	from := s.fromLocked()
 	s.mu.Unlock()
 	n.mu.Lock()
@@ -301,6 +302,7 @@ func (s *Subscription) subscribed(n *connection, f codec.Frame) error {
 		return codec.Errorf(codec.CodeProtocolViolation, "SUBSCRIBED with a topic, and a pattern that is none, or without")
 	}
 	s.begun = true
+	s.tellPriorityLocked()
 	before := q.self // of the stream before; a connection between may have got no further than WELCOME
 	q.begin(n.base, n.welcome.Client)
 	q.snapshots = !s.was && s.options.From.kind == codec.FromNow
