@@ -26,9 +26,10 @@ type From struct {
 // was not seen there.
 func FromPosition(p Position) From { return From{kind: codec.FromPosition, position: p} }
 
-// FromPositions begins a pattern: each topic of the map, at most 1,024, behind its
-// position, and every other one with its messages since a time. Both are what
-// Subscription.Positions returns.
+// FromPositions begins a pattern: each topic of the map behind its position, and every
+// other one with its messages since a time. Both are what Subscription.Positions returns.
+// The map has at most 1,024 topics, and 48 KiB, of which a topic takes the bytes of its
+// name and 29 more.
 func FromPositions(positions map[string]Position, since time.Time) From {
 	return From{kind: codec.FromPositions, positions: positions, since: since}
 }
@@ -52,13 +53,18 @@ func (f From) check() error {
 	case len(f.positions) > codec.MaxPositions:
 		return codec.Errorf(codec.CodeInvalidOption, "from %d positions; the limit is %d", len(f.positions), codec.MaxPositions)
 	}
+	size := 0
 	for topic, p := range f.positions {
 		if err := codec.CheckTopic(topic); err != nil {
 			return err
 		}
+		size += positionSize(topic)
 		if !p.possible() {
 			return codec.Errorf(codec.CodeInvalidOption, "%s cannot have the position %+v", topic, p)
 		}
+	}
+	if size > maxPositionBytes {
+		return codec.Errorf(codec.CodeInvalidOption, "from %d positions of %d bytes; the limit is %d bytes: leave out some topics", len(f.positions), size, maxPositionBytes)
 	}
 	return nil
 }

@@ -3,12 +3,15 @@ package client
 import (
 	"container/list"
 	"time"
+
+	"github.com/tidewire/tidewire/codec"
 )
 
 // positions are how far the application has come in the topics of a subscription:
-// of those used last, at most maxPositions.
+// of those used last, as many as FROM may name.
 type positions struct {
 	topics map[string]*list.Element // of *taken
+	size   int                      // positionSize of all of them
 	recent list.List                // the one used last at the front
 	since  time.Time                // of the others: when the subscription began
 }
@@ -19,8 +22,13 @@ type taken struct {
 	time  time.Time
 }
 
-// maxPositions is how many FROM may name (PROTOCOL §4.8).
-const maxPositions = 1024
+// maxPositionBytes bounds the positions that FROM names, beside codec.MaxPositions: it is
+// in a first frame, which has 64 KiB.
+const maxPositionBytes = 48 << 10
+
+// positionSize is what the position of a topic counts for, which is about what it has in
+// the frame.
+func positionSize(topic string) int { return len(topic) + 29 }
 
 // take takes note of an item that the application has taken.
 func (p *positions) take(m Message) {
@@ -38,10 +46,12 @@ func (p *positions) take(m Message) {
 		if p.topics == nil {
 			p.topics = make(map[string]*list.Element)
 		}
-		if len(p.topics) >= maxPositions {
+		p.size += positionSize(m.Topic)
+		for len(p.topics) >= codec.MaxPositions || p.size > maxPositionBytes {
 			old := p.recent.Remove(p.recent.Back()).(*taken)
 			// It counts as one of the others: what came of it since then comes again.
 			delete(p.topics, old.topic)
+			p.size -= positionSize(old.topic)
 		}
 		p.topics[m.Topic] = p.recent.PushFront(&taken{m.Topic, at, when})
 		return
@@ -89,7 +99,7 @@ func (s *Subscription) positionLocked() (p Position, ok bool) {
 }
 
 // Positions returns how far the application has come, for FromPositions: the
-// positions of the topics whose messages it took last, at most 1,024, and the time
+// positions of the topics whose messages it took last, as many as that takes, and the time
 // since when the others count.
 func (s *Subscription) Positions() (topics map[string]Position, since time.Time) {
 	s.mu.Lock()

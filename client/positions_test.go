@@ -135,3 +135,33 @@ func TestPositionsOfManyTopics(t *testing.T) {
 		}
 	})
 }
+
+// Of topics with long names fewer have a position, so that a subscription can begin there.
+func TestPositionsOfLongNames(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial()
+		sub := w.subscribe(c, "x.*", nil)
+		name := func(i int) string { return fmt.Sprintf("x.%070d", i) }
+		const topics = 1000
+		for i := range topics {
+			w.publish(c, name(i), nil, "1")
+			w.take(sub)
+		}
+		positions, since := sub.Positions()
+		if len(positions) < 400 || len(positions) == topics {
+			t.Errorf("%d positions", len(positions))
+		}
+		w.publish(c, name(topics-1), nil, "2")
+		again := w.subscribe(c, "x.*", &client.SubscribeOptions{From: client.FromPositions(positions, since)})
+		if got := w.messages(again); len(got) != topics-len(positions)+1 {
+			t.Errorf("%d messages behind %d positions of %d", len(got), len(positions), topics)
+		}
+		for i := range topics {
+			positions[name(i)] = client.Position{Epoch: 1, Offset: 1}
+		}
+		_, err := c.Subscribe(t.Context(), "x.*", &client.SubscribeOptions{From: client.FromPositions(positions, since)})
+		if codec.CodeOf(err) != codec.CodeInvalidOption {
+			t.Errorf("too many positions: %v", err)
+		}
+	})
+}

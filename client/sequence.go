@@ -475,14 +475,13 @@ func gapItem(g Gap) item { return item{message: Message{Topic: g.Topic, Gap: &g}
 // what was used last, within the limits of SUBSCRIBE. What is known and does not
 // fit comes again, and is dropped as late.
 func (q *sequencer) from() From {
-	const maxBytes = 48 << 10 // of a first frame of 64 KiB
 	f := From{kind: codec.FromPositions, positions: make(map[string]Position), since: q.since, valuesOf: make(map[string]uint64)}
 	bytes := 0
 	q.unnamed = false
 	for at := q.recent.Front(); at != nil; at = at.Next() {
 		t := at.Value.(*topicSequence)
-		if bytes += len(t.name) + 29; bytes > maxBytes || len(f.positions) == codec.MaxPositions {
-			bytes = maxBytes
+		if bytes += positionSize(t.name); bytes > maxPositionBytes || len(f.positions) == codec.MaxPositions {
+			bytes = maxPositionBytes
 			q.unnamed = q.unnamed || t.behind
 			continue
 		}
