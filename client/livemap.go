@@ -137,7 +137,7 @@ func (m *Map[T]) read(ctx context.Context, opts *MapOptions) (*Subscription, err
 	entries := make(map[string]MapEntry[T])
 	for item, err := range sub.Messages(ctx) {
 		if err != nil {
-			_ = sub.Close()
+			sub.closeWithin(ctx)
 			return nil, err
 		}
 		if item.mark {
@@ -148,11 +148,11 @@ func (m *Map[T]) read(ctx context.Context, opts *MapOptions) (*Subscription, err
 			break
 		}
 		if e, cleared, ok := change[T](item); ok && !m.apply(entries, e, cleared) {
-			_ = sub.Close()
+			sub.closeWithin(ctx)
 			return nil, m.full()
 		}
 	}
-	_ = sub.Close()
+	sub.closeWithin(ctx)
 	return nil, nil
 }
 

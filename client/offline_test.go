@@ -321,3 +321,34 @@ func TestExpiredWhileOffline(t *testing.T) {
 		}
 	})
 }
+
+// Calls that subscribe return when their context ends, also where the broker does not
+// answer, and leave nothing behind.
+func TestSubscribingEndsWithItsContext(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		c := w.dial(func(c *client.Config) { c.PingAfter = -1 })
+		w.network.Gate = make(chan struct{})
+		w.network.Shut.Store(true)
+		for name, call := range map[string]func(context.Context) error{
+			"Subscribe": func(ctx context.Context) error { _, err := c.Subscribe(ctx, "x", nil); return err },
+			"OpenMap":   func(ctx context.Context) error { _, err := client.OpenMap[string](ctx, c, "x", nil); return err },
+			"Presence":  func(ctx context.Context) error { _, err := c.Presence(ctx, "x"); return err },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			began := time.Now()
+			if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 100*time.Millisecond {
+				t.Errorf("%s: %v, after %v", name, err, time.Since(began))
+			}
+			cancel()
+		}
+		w.network.Shut.Store(false)
+		close(w.network.Gate)
+		time.Sleep(time.Second)
+		if n := w.running.Stats().Subscriptions; n != 0 {
+			t.Errorf("the broker has %d subscriptions", n)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -38,7 +38,7 @@ func (c *Client) Presence(ctx context.Context, topic string) ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = sub.Close() }()
+	defer sub.closeWithin(ctx)
 	members := make(map[uuid.UUID]Member)
 	var order []uuid.UUID
 	for m, err := range sub.Messages(ctx) {

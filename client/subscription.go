@@ -174,7 +174,7 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, opts *SubscribeO
 	case <-s.established:
 	case <-s.ctx.Done():
 	case <-ctx.Done():
-		_ = s.Close()
+		s.closeWithin(ctx)
 		return nil, ctx.Err()
 	}
 	s.mu.Lock()
@@ -488,6 +488,13 @@ func (s *Subscription) datagram(m codec.Message) bool {
 // Close unsubscribes, and waits until the broker has been told or is gone, for at
 // most 2 s. What has not been taken is dropped. It is idempotent.
 func (s *Subscription) Close() error {
+	s.closeWithin(context.Background())
+	return nil
+}
+
+// closeWithin is Close, for calls that return when ctx ends. What is still under way then
+// ends with its deadline, and at the latest with the connection, which waits for it.
+func (s *Subscription) closeWithin(ctx context.Context) {
 	s.finish(nil)
 	s.client.mu.Lock()
 	delete(s.client.subs, s)
@@ -497,13 +504,15 @@ func (s *Subscription) Close() error {
 	serving, stream := s.serving, s.stream
 	s.mu.Unlock()
 	if serving == nil {
-		return nil
+		return
 	}
 	if stream != nil {
 		setDeadline(stream, time.Now().Add(closeTimeout))
 	}
-	<-serving
-	return nil
+	select {
+	case <-serving:
+	case <-ctx.Done():
+	}
 }
 
 // setDeadline bounds what is going on with a stream in both directions.
