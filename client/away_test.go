@@ -11,6 +11,7 @@ import (
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
+	"github.com/tidewire/tidewire/internal/memconn"
 )
 
 // Without a connection a lossy message is dropped and counted: it would soon be out of
@@ -255,4 +256,66 @@ func TestRequestUnheard(t *testing.T) {
 		}
 		w.network.Shut.Store(false)
 	})
+}
+
+// A client whose session the broker ends without an error stays away; one whose connection
+// is closed without a word comes back.
+func TestEndOfTheSession(t *testing.T) {
+	for name, end := range map[string]func(*memconn.Conn, *memconn.Stream){
+		"END": func(_ *memconn.Conn, control *memconn.Stream) {
+			_, _ = control.Write(codec.AppendEnd(nil, codec.End{Code: codec.CodeOK}))
+			_ = control.Close()
+		},
+		"no word": func(conn *memconn.Conn, _ *memconn.Stream) {
+			_ = conn.CloseWithError(uint32(codec.CodeOK), "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dials := 0
+				c, err := client.Dial(t.Context(), "memory", client.Config{Dial: func(context.Context, string) (client.Conn, error) {
+					dials++
+					local, remote := memconn.Pair()
+					go func() {
+						control, err := remote.AcceptStream(t.Context())
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						w := codec.Welcome{Version: codec.Version, Client: codec.ID{1}, Secret: []byte("secret"), Limits: codec.DefaultLimits()}
+						_, _ = control.Write(codec.AppendWelcome(nil, w))
+						time.Sleep(time.Second)
+						end(remote, control)
+					}()
+					return scripted{local}, nil
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if name == "END" && (dials > 1 || c.State() != client.StateClosed || codec.CodeOf(c.Err()) != codec.CodeClosed) {
+					t.Errorf("%v after %d connections: %v", c.State(), dials, c.Err())
+				}
+				if name != "END" && (dials < 2 || c.Err() != nil) {
+					t.Errorf("%d connections: %v", dials, c.Err())
+				}
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// scripted is a connection whose other end is the test.
+type scripted struct{ *memconn.Conn }
+
+func (c scripted) OpenStream(ctx context.Context) (client.Stream, error) {
+	return c.Conn.OpenStream(ctx)
+}
+
+func (scripted) SendDatagram(context.Context, []byte) error { return broker.ErrNoDatagrams }
+
+func (scripted) ReceiveDatagram(context.Context) ([]byte, error) {
+	return nil, broker.ErrNoDatagrams
 }

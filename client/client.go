@@ -292,7 +292,7 @@ func (c *Client) finish() {
 func (c *Client) isFinal(err error) bool {
 	code := codec.CodeOf(err)
 	switch code {
-	case codec.CodeOK, codec.CodeInternal, codec.CodeResumeDenied:
+	case codec.CodeInternal, codec.CodeResumeDenied:
 		return false
 	case codec.CodeTokenExpired:
 		return c.config.GetToken == nil

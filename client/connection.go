@@ -348,6 +348,10 @@ func (n *connection) handleControl(f codec.Frame) error {
 		if err != nil {
 			return err
 		}
+		if e.Code == codec.CodeOK {
+			// An end that is no error, and yet not the client's: it stays away (PROTOCOL §11).
+			return remote(codec.CodeClosed, "the broker has ended the session", codec.Optional{})
+		}
 		return remote(e.Code, e.Reason, e.Retry)
 	case codec.TypeAck:
 		a, err := codec.ParseAck(f)
