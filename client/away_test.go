@@ -88,7 +88,7 @@ func TestWhatDoesNotWait(t *testing.T) {
 		w.connected(other)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := strings.Join(w.events(watch), ", "); got != "left room " {
+		if got := strings.Join(w.events(watch), ", "); got != "left room here" {
 			t.Errorf("after the grace: %q", got)
 		}
 		if err := c.Authenticate(t.Context(), strings.Repeat("x", codec.MaxToken+1)); codec.CodeOf(err) != codec.CodeUnauthorized {

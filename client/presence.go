@@ -127,7 +127,7 @@ func (k PresenceKind) String() string {
 type PresenceEvent struct {
 	Kind   PresenceKind
 	Topic  string // "" on a gap in every topic of the pattern
-	Member Member // of Joined, Updated and Left; its State is empty if it has left
+	Member Member // of Joined and Updated; of Left as it was last
 	Count  int    // of Counted
 	Gap    *Gap   // of PresenceGap
 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/uuid"
-
 	"github.com/tidewire/tidewire/codec"
 )
 
@@ -19,13 +17,13 @@ type PresenceWatch struct {
 	sub    *Subscription
 
 	mu    sync.Mutex
-	known map[topicKey]struct{} // the members, and under no key the topics with a count; guarded by mu
-	doubt map[string]struct{}   // topics of which events may be missing; "": of all; guarded by mu
+	known map[topicKey]Member // and under no key the topics with a count; guarded by mu
+	doubt map[string]struct{} // topics of which events may be missing; "": of all; guarded by mu
 }
 
 // WatchPresence tells who comes and goes in the topics of a pattern: first Joined
-// of each who is there, then each change. It needs the permission to subscribe to
-// the pattern.
+// of each who is there, then each change. It remembers who is there, with at most 1 KiB of
+// state each. It needs the permission to subscribe to the pattern.
 func (c *Client) WatchPresence(ctx context.Context, pattern string) (*PresenceWatch, error) {
 	if err := checkPattern(pattern); err != nil {
 		return nil, err
@@ -34,7 +32,7 @@ func (c *Client) WatchPresence(ctx context.Context, pattern string) (*PresenceWa
 	if err != nil {
 		return nil, err
 	}
-	return &PresenceWatch{client: c, sub: sub, known: make(map[topicKey]struct{}), doubt: make(map[string]struct{})}, nil
+	return &PresenceWatch{client: c, sub: sub, known: make(map[topicKey]Member), doubt: make(map[string]struct{})}, nil
 }
 
 // Events iterates over what happens. It ends as Subscription.Messages does. Where
@@ -65,7 +63,7 @@ func (w *PresenceWatch) event(m Message) (e PresenceEvent, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	key := topicKey{e.Topic, m.Key}
-	_, known := w.known[key]
+	member, known := w.known[key]
 	switch e.Kind {
 	case PresenceGap:
 		if !harmless(e.Gap) {
@@ -73,14 +71,15 @@ func (w *PresenceWatch) event(m Message) (e PresenceEvent, ok bool) {
 		}
 	case Left:
 		delete(w.known, key)
+		e.Member = member
 		return e, known
 	case Counted:
 		delete(w.known, key)
 		if e.Count > 0 {
-			w.known[key] = struct{}{}
+			w.known[key] = Member{}
 		}
 	case Joined:
-		w.known[key] = struct{}{}
+		w.known[key] = e.Member
 		if known {
 			e.Kind = Updated
 		}
@@ -161,7 +160,7 @@ func (w *PresenceWatch) settle(topic string, there map[string]struct{}, err erro
 	if err != nil {
 		return nil
 	}
-	for key := range w.known {
+	for key, member := range w.known {
 		if _, ok := there[key.key]; ok || key.topic != topic {
 			continue
 		}
@@ -170,8 +169,7 @@ func (w *PresenceWatch) settle(topic string, there map[string]struct{}, err erro
 			left = append(left, PresenceEvent{Kind: Counted, Topic: topic})
 			continue
 		}
-		id, _ := uuid.Parse(key.key) // event has parsed it
-		left = append(left, PresenceEvent{Kind: Left, Topic: topic, Member: Member{Client: id}})
+		left = append(left, PresenceEvent{Kind: Left, Topic: topic, Member: member})
 	}
 	slices.SortFunc(left, func(a, b PresenceEvent) int {
 		return strings.Compare(a.Member.Client.String(), b.Member.Client.String())
