@@ -224,7 +224,6 @@ func (c *Client) setState(s State, err error) {
 // begin makes a connection the one that is used.
 func (c *Client) begin(conn *connection) {
 	c.setCurrent(conn)
-	conn.catchUp() // what is given from now on goes to conn
 	c.enterAgain(conn)
 	c.setState(StateConnected, nil)
 }
@@ -385,11 +384,15 @@ func (c *Client) connectError(ctx context.Context, err error) error {
 	return &Error{Code: codec.CodeConnectFailed, Reason: fmt.Sprintf("%s: %v", c.url, err)}
 }
 
-// setCurrent makes conn the one that calls use.
+// setCurrent makes conn the one that calls use; nil is none. A token that was given to
+// the client while conn was being made with another one is shown to the broker first.
 func (c *Client) setCurrent(conn *connection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.current = conn
+	if conn != nil && c.token != conn.shown {
+		conn.putToken(c.token)
+	}
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

@@ -31,7 +31,7 @@ type connection struct {
 	base    time.Time // of the broker's clock
 
 	notices chan struct{}  // holds a token when the broker has told that the token expires
-	tokens  chan time.Time // holds when a token expires that the application has given
+	tokens  chan time.Time // holds when the token expires that was taken last
 	pages   chan struct{}  // holds a token for each page stream
 
 	heard atomic.Int64 // when something came last, ns since the Unix epoch

@@ -20,21 +20,18 @@ func (c *Client) Authenticate(ctx context.Context, token string) error {
 	if err := checkToken(token); err != nil {
 		return err
 	}
+	// Of calls at once, and beside a new connection, the last one to get here counts.
 	c.mu.Lock()
 	conn := c.current
 	if conn == nil {
 		c.token = token
-	}
-	c.mu.Unlock()
-	if conn == nil {
+		c.mu.Unlock()
 		return c.Err()
 	}
-	expires, err := conn.authenticate(ctx, token)
-	if err != nil {
-		return err
-	}
-	conn.given(expires)
-	return nil
+	q := conn.putToken(token)
+	c.mu.Unlock()
+	_, err := conn.await(ctx, q)
+	return err
 }
 
 func checkToken(token string) error {
@@ -44,47 +41,44 @@ func checkToken(token string) error {
 	return nil
 }
 
+// putToken queues AUTH. Its answer is taken note of in the order in which answers come,
+// which is that of the tokens in force.
+func (n *connection) putToken(token string) question {
+	q := question{answer: make(chan answer, 1)}
+	q.number = n.ask(func(a answer) {
+		if auth, ok := a.frame.(codec.Authenticated); ok {
+			n.client.mu.Lock()
+			n.client.token = token
+			n.client.mu.Unlock()
+			n.given(n.moment(auth.Expires))
+		}
+		if a.err != nil {
+			n.client.log.Debug("a token was not taken", slog.Any("error", a.err))
+		}
+		q.answer <- a
+	})
+	n.send(codec.AppendAuth(nil, codec.Auth{Number: q.number, Token: token}))
+	return q
+}
+
 // authenticate sends AUTH and returns when the new token expires; the zero time if
 // it does not.
 func (n *connection) authenticate(ctx context.Context, token string) (expires time.Time, err error) {
 	if err := checkToken(token); err != nil {
 		return time.Time{}, err
 	}
-	frame, err := n.do(ctx, func(number uint64) []byte {
-		return codec.AppendAuth(nil, codec.Auth{Number: number, Token: token})
-	})
+	frame, err := n.await(ctx, n.putToken(token))
 	if err != nil {
 		return time.Time{}, err
 	}
-	n.client.mu.Lock()
-	n.client.token = token
-	n.client.mu.Unlock()
 	if a, ok := frame.(codec.Authenticated); ok {
 		expires = n.moment(a.Expires)
 	}
 	return expires, nil
 }
 
-// catchUp shows the broker the token that was given to the client while this
-// connection was being made with another one.
-func (n *connection) catchUp() {
-	n.client.mu.Lock()
-	token := n.client.token
-	n.client.mu.Unlock()
-	if token == n.shown {
-		return
-	}
-	n.start(func() {
-		expires, err := n.authenticate(n.client.ctx, token)
-		if err != nil {
-			n.client.log.Debug("the new token was not taken", slog.Any("error", err))
-			return
-		}
-		n.given(expires)
-	})
-}
-
-// given takes note of when a token expires that the application gave itself.
+// given takes note of when the token expires that the broker has taken last. It is called
+// by the reader of the control stream only.
 func (n *connection) given(expires time.Time) {
 	for {
 		select {

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -187,6 +188,50 @@ func TestAuthenticateWhileOffline(t *testing.T) {
 		_ = c.Close()
 		if err := c.Authenticate(t.Context(), until(time.Hour)); codec.CodeOf(err) != codec.CodeClosed {
 			t.Errorf("after Close: %v", err)
+		}
+	})
+}
+
+// Of two tokens that are given at once the one that the broker took last is shown to the
+// next broker.
+func TestTokensGivenAtOnce(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		var shown, told atomic.Value // by HELLO, and by AUTH last
+		c := w.dial(seeing(func(f codec.Frame) {
+			switch f.Type {
+			case codec.TypeHello:
+				if h, err := codec.ParseHello(f); err == nil {
+					shown.Store(h.Token)
+				}
+			case codec.TypeAuth:
+				if a, err := codec.ParseAuth(f); err == nil {
+					told.Store(a.Token)
+				}
+			}
+		}))
+		for round := range 50 {
+			w.network.Gate = make(chan struct{})
+			w.network.Shut.Store(true)
+			done := make(chan error)
+			const tokens = 8
+			for i := range tokens {
+				go func() { done <- c.Authenticate(t.Context(), fmt.Sprint("token ", i)) }()
+			}
+			synctest.Wait()
+			w.network.Shut.Store(false)
+			close(w.network.Gate)
+			for range tokens {
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.cut()
+			last := told.Load()
+			w.heal()
+			w.connected(c)
+			if shown.Load() != last {
+				t.Fatalf("round %d: the broker had %q, and was shown %q then", round, last, shown.Load())
+			}
 		}
 	})
 }
