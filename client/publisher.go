@@ -320,16 +320,20 @@ func (p *publisher) adoptLocked(id codec.ID) {
 	p.queue, p.numbered = rest, 0
 }
 
-// age is how long ago the message was sent first, in ms. The wall clock counts too: the
-// other one stands still while the machine sleeps, and the broker's does not.
+// elapsed is how long ago something was. The wall clock counts too: the other one stands
+// still while the machine sleeps, and the broker's does not.
+func elapsed(now, since time.Time) time.Duration {
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
+}
+
+// age is how long ago the message was sent first, in ms.
 func (o *outgoing) age(now time.Time) uint64 {
-	since := max(now.Sub(o.sentAt), now.Round(0).Sub(o.sentAt.Round(0)))
-	return uint64(since / time.Millisecond)
+	return uint64(elapsed(now, o.sentAt) / time.Millisecond)
 }
 
 // expired reports whether the message's time to live is over.
 func (o *outgoing) expired() bool {
-	return o.message.TTL.Set && time.Since(o.at) >= millis(o.message.TTL.Value)
+	return o.message.TTL.Set && elapsed(time.Now(), o.at) >= millis(o.message.TTL.Value)
 }
 
 // numberLocked gives the message at i its sequence, and returns what is to be sent.
@@ -349,7 +353,7 @@ func (p *publisher) numberLocked(i int) codec.Publish {
 	}
 	if m.TTL.Set {
 		// It counts from Publish on.
-		m.TTL.Value -= min(m.TTL.Value-1, uint64(now.Sub(o.at)/time.Millisecond))
+		m.TTL.Value -= min(m.TTL.Value-1, uint64(elapsed(now, o.at)/time.Millisecond))
 	}
 	return m
 }
