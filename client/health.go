@@ -69,8 +69,10 @@ func (n *connection) health(ctx context.Context) (Health, error) {
 	return h, nil
 }
 
-// Health asks the broker how the subscription stands. It waits for a connection on
-// which the broker knows it.
+// Health asks the broker how the subscription stands. It waits for a connection. The error
+// has CodeConnectionLost if the connection is lost before the answer, and where the broker
+// knows nothing of the subscription just now: it is being resumed, has ended, or is beyond
+// the 1,024 of Client.Health.
 func (s *Subscription) Health(ctx context.Context) (SubscriptionHealth, error) {
 	h, err := s.client.Health(ctx)
 	if err != nil {
