@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/client"
 	"github.com/tidewire/tidewire/codec"
@@ -305,6 +307,60 @@ func TestEndOfTheSession(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who is told before the broker was restarted, and is not there afterwards, is not present.
+func TestPresenceOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// serve is one life of the broker: it answers HELLO and SUBSCRIBE, with a member or
+		// without, and ends or waits for the client to.
+		serve := func(conn *memconn.Conn, epoch uint64, member bool) {
+			for range 2 {
+				stream, err := conn.AcceptStream(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				f, err := codec.NewReader(stream, codec.DefaultMaxFrame).Next()
+				switch {
+				case err != nil:
+					t.Error(err)
+				case f.Type == codec.TypeHello:
+					_, _ = stream.Write(codec.AppendWelcome(nil, codec.Welcome{
+						Version: codec.Version, Client: codec.ID{byte(epoch)}, Secret: []byte("secret"), Limits: codec.DefaultLimits(),
+					}))
+				case !member:
+					_, _ = stream.Write(codec.AppendSubscribed(nil, codec.Subscribed{Topic: 1, Epoch: epoch}))
+					_, _ = stream.Write(codec.AppendEnd(nil, codec.End{Code: codec.CodeOK}))
+					_ = stream.Close()
+				default: // one of two members
+					b := codec.AppendSubscribed(nil, codec.Subscribed{Topic: 1, Epoch: epoch, Last: codec.Some(2)})
+					key := uuid.UUID{7}.String()
+					_, _ = stream.Write(codec.AppendMessage(b, codec.Message{Topic: 1, Offset: 1, Previous: 1, Key: key, Payload: codec.Text("here")}))
+					time.Sleep(time.Second)
+					_ = conn.CloseWithError(uint32(codec.CodeOK), "")
+				}
+			}
+		}
+		lives := uint64(0)
+		c, err := client.Dial(t.Context(), "memory", client.Config{Dial: func(context.Context, string) (client.Conn, error) {
+			lives++
+			epoch := lives
+			local, remote := memconn.Pair()
+			go serve(remote, epoch, epoch == 1)
+			return scripted{local}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		members, err := c.Presence(t.Context(), "room")
+		if err != nil || len(members) > 0 || lives != 2 {
+			t.Errorf("present: %v, %v, in life %d of the broker", members, err, lives)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // scripted is a connection whose other end is the test.

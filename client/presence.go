@@ -49,6 +49,10 @@ func (c *Client) Presence(ctx context.Context, topic string) ([]Member, error) {
 			break
 		}
 		if m.Gap != nil {
+			if m.Gap.To == nil { // another epoch: everyone who is there comes anew
+				clear(members)
+				order = nil
+			}
 			continue // what follows is newer
 		}
 		e, ok := presenceEvent(m)
