@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,9 +275,9 @@ func TestEndOfTheSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				dials := 0
+				var dials atomic.Int64
 				c, err := client.Dial(t.Context(), "memory", client.Config{Dial: func(context.Context, string) (client.Conn, error) {
-					dials++
+					dials.Add(1)
 					local, remote := memconn.Pair()
 					go func() {
 						control, err := remote.AcceptStream(t.Context())
@@ -295,11 +296,11 @@ func TestEndOfTheSession(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Minute)
-				if name == "END" && (dials > 1 || c.State() != client.StateClosed || codec.CodeOf(c.Err()) != codec.CodeClosed) {
-					t.Errorf("%v after %d connections: %v", c.State(), dials, c.Err())
+				if name == "END" && (dials.Load() > 1 || c.State() != client.StateClosed || codec.CodeOf(c.Err()) != codec.CodeClosed) {
+					t.Errorf("%v after %d connections: %v", c.State(), dials.Load(), c.Err())
 				}
-				if name != "END" && (dials < 2 || c.Err() != nil) {
-					t.Errorf("%d connections: %v", dials, c.Err())
+				if name != "END" && (dials.Load() < 2 || c.Err() != nil) {
+					t.Errorf("%d connections: %v", dials.Load(), c.Err())
 				}
 				if err := c.Close(); err != nil {
 					t.Error(err)
@@ -342,10 +343,9 @@ func TestPresenceOverARestart(t *testing.T) {
 				}
 			}
 		}
-		lives := uint64(0)
+		var lives atomic.Uint64
 		c, err := client.Dial(t.Context(), "memory", client.Config{Dial: func(context.Context, string) (client.Conn, error) {
-			lives++
-			epoch := lives
+			epoch := lives.Add(1)
 			local, remote := memconn.Pair()
 			go serve(remote, epoch, epoch == 1)
 			return scripted{local}, nil
@@ -354,8 +354,8 @@ func TestPresenceOverARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		members, err := c.Presence(t.Context(), "room")
-		if err != nil || len(members) > 0 || lives != 2 {
-			t.Errorf("present: %v, %v, in life %d of the broker", members, err, lives)
+		if err != nil || len(members) > 0 || lives.Load() != 2 {
+			t.Errorf("present: %v, %v, in life %d of the broker", members, err, lives.Load())
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
