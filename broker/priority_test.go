@@ -167,7 +167,8 @@ func (s observedStream) SetPriority(urgency int8, incremental bool) {
 	s.Stream.SetPriority(urgency, incremental)
 }
 
-// Answers and credit go before every message in QUIC too, whichever stream they are on.
+// Answers and credit go before every message in QUIC too, whichever stream they are on,
+// and a priority that is changed is QUIC's too.
 func TestUrgencies(t *testing.T) {
 	b, err := broker.New(broker.Config{})
 	if err != nil {
@@ -186,9 +187,11 @@ func TestUrgencies(t *testing.T) {
 	l := p.publication("x", 1)
 	l.publishes(1, 1)
 	l.wantAnswers(1, 0)
+	p.control.send(codec.AppendPriority(nil, codec.Priority{Subscription: 1, Priority: 6}))
+	p.wantAlive()
 	_ = local.CloseWithError(0, "")
 	serving.Wait()
-	if want := []int8{0, 4, 0}; !slices.Equal(c.urgencies, want) {
-		t.Errorf("urgencies %v, want %v: control, subscription, publication", c.urgencies, want)
+	if want := []int8{0, 4, 0, 6}; !slices.Equal(c.urgencies, want) {
+		t.Errorf("urgencies %v, want %v: control, subscription, publication, the subscription again", c.urgencies, want)
 	}
 }

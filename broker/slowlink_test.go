@@ -1,8 +1,10 @@
 package broker_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +54,68 @@ func TestLongMessageOnASlowLink(t *testing.T) {
 		}
 		if sent := s.broker.Stats().DeliveredBytes; sent > size+1000 {
 			t.Errorf("%d bytes were sent for %d", sent, size)
+		}
+	})
+}
+
+// When two subscriptions swap their priorities the order of what arrives follows, of
+// what waits already too; one of a priority between them stays between them.
+func TestPrioritiesSwapOnASlowLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, messages, size = 20_000, 50, 4_000 // 10 s for each subscription
+		s := simulate(t, wttest.Link{Latency: 10 * time.Millisecond}, broker.Config{})
+		c := s.dial(t, s.network.NewEndpoint)
+		first := subscribe(t, c, "first", &client.SubscribeOptions{Priority: 2, Credit: 1 << 20})
+		between := subscribe(t, c, "between", &client.SubscribeOptions{Priority: 4, Credit: 1 << 20})
+		last := subscribe(t, c, "last", &client.SubscribeOptions{Priority: 6, Credit: 1 << 20})
+		s.network.SetLink(wttest.Link{Latency: 10 * time.Millisecond, Rate: rate, Queue: 16 << 10})
+		var mu sync.Mutex
+		var order []string // the topics of what has arrived
+		var taking sync.WaitGroup
+		for _, sub := range []*client.Subscription{first, between, last} {
+			for range messages {
+				post(t, s.broker, sub.Pattern(), strings.Repeat("x", size))
+			}
+			taking.Go(func() {
+				n := 0
+				for m, err := range sub.Messages(t.Context()) {
+					if err != nil || m.Gap != nil {
+						t.Errorf("%s: %v, gap %v", sub.Pattern(), err, m.Gap)
+						return
+					}
+					mu.Lock()
+					order = append(order, m.Topic)
+					mu.Unlock()
+					if n++; n == messages {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(6 * time.Second)
+		mu.Lock()
+		before := len(order)
+		mu.Unlock()
+		if err := errors.Join(first.SetPriority(6), last.SetPriority(2)); err != nil {
+			t.Fatal(err)
+		}
+		taking.Wait()
+		if before < 10 || before > 40 || slices.ContainsFunc(order[:before], func(topic string) bool { return topic != "first" }) {
+			t.Fatalf("before the swap came %v", order[:before])
+		}
+		// What was on its way when the broker learnt of it comes first; what the link
+		// has lost comes a little later.
+		const underWay = 10
+		after := order[before:]
+		for _, topic := range []string{"last", "between"} {
+			end := len(after)
+			for after[end-1] != topic {
+				end--
+			}
+			if others := end - messages; others > underWay {
+				t.Errorf("%d others came before all of %q: %v", others, topic, after)
+			}
+			after = slices.DeleteFunc(after, func(other string) bool { return other == topic })
 		}
 	})
 }
