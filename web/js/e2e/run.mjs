@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { chromium, firefox } from "playwright-core";
+import { openFreezable } from "./freezable.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const SCENARIO_MS = 20_000;
@@ -22,12 +23,14 @@ const browsers = {
     // As root, and in containers, Chromium's sandbox cannot be had.
     launch: (executablePath) => chromium.launch({ executablePath, args: ["--no-sandbox"] }),
     stalled: 4,
+    hides: true,
   },
   firefox: {
     path: process.env.FIREFOX ?? "/usr/bin/firefox-esr",
     package: "firefox-esr",
     launch: (executablePath) => firefox.launch({ channel: "moz-firefox", executablePath }),
     stalled: 3,
+    hides: false,
   },
 };
 
@@ -105,20 +108,29 @@ async function check(name, f) {
   }
 }
 
-/** Has a page sleep for a time in which three messages are published. */
-async function sleepWhile(name, page, env, topic, ms) {
-  // Firefox has no way to freeze a page from outside: there it is only busy.
-  const session = name === "chromium" ? await page.context().newCDPSession(page) : undefined;
-  await session?.send("Page.setWebLifecycleState", { state: "frozen" });
-  for (const value of ["1", "2", "3"]) {
-    await fetch(`${env.http}/publish`, { method: "POST", body: new URLSearchParams({ topic, value }) });
-    await new Promise((resolve) => setTimeout(resolve, ms / 3));
+/** Runs what is interrupted by the browser: in a page of its own, which is hidden and frozen. */
+async function runAsleep(name, browser, env, scenarios) {
+  const tell = (path, parameters) =>
+    fetch(`${env.http}/${path}`, { method: "POST", body: new URLSearchParams(parameters) });
+  const page = await openFreezable(browser, `${env.http}/`, async ({ topic, network }) => {
+    if (network) await tell("network", { is: network });
+    for (const value of ["1", "2", "3"]) await tell("publish", { topic, value });
+  });
+  try {
+    for (const scenario of scenarios) {
+      const call = `scenarios[${JSON.stringify(scenario)}](${JSON.stringify(env)})`;
+      await check(`${name}, hidden: ${scenario}`, () =>
+        page.evaluate(`import("/interruptions.js").then(({ asleep: scenarios }) => ${call})`),
+      );
+    }
+  } finally {
+    await tell("network", { is: "back" });
+    await page.close();
   }
-  await session?.send("Page.setWebLifecycleState", { state: "active" });
 }
 
 async function runIn(name, env) {
-  const { launch, path, stalled } = browsers[name];
+  const { launch, path, stalled, hides } = browsers[name];
   const browser = await launch(path);
   try {
     console.log(`# ${name} ${browser.version()}`);
@@ -127,11 +139,10 @@ async function runIn(name, env) {
     page.on("pageerror", (e) => unhandled.push(e));
     await page.goto(`${env.http}/`);
     const list = await page.evaluate(async () => {
-      const { scenarios, inWorker } = await import("/scenarios.js");
-      return { all: Object.keys(scenarios), inWorker };
+      const { scenarios, asleep, inWorker } = await import("/scenarios.js");
+      return { all: Object.keys(scenarios), asleep: Object.keys(asleep), inWorker };
     });
     const given = { ...env, stalled };
-    await page.exposeFunction("sleepWhile", (topic, ms) => sleepWhile(name, page, env, topic, ms));
     for (const scenario of list.all.filter((s) => s.includes(only))) {
       await check(`${name}: ${scenario}`, () =>
         page.evaluate(
@@ -147,6 +158,11 @@ async function runIn(name, env) {
           [scenario, given],
         ),
       );
+    }
+    const asleep = list.asleep.filter((s) => s.includes(only));
+    if (asleep.length > 0 && hides) await runAsleep(name, browser, env, asleep);
+    for (const scenario of hides ? [] : asleep) {
+      console.log(`none ${name}: ${scenario}: it has no way to hide or freeze a page from outside`);
     }
     await check(`${name}: no error that nobody handled`, async () => {
       if (unhandled.length > 0) throw unhandled[0];

@@ -5,6 +5,22 @@ import { assert, equal, post, sleep, stateOf, take, unique, until, withClient } 
 /** A client that soon notices what happens to its connection. */
 const quick = { pingAfter: 300, pingTimeout: 300, reconnect: { initial: 50, max: 200 }, connectTimeout: 1000 };
 
+/** A client that notices nothing by itself for longer than a scenario may take. */
+const late = { ...quick, pingAfter: 30_000 };
+
+/** Waits for p, for much less than `late` would take. */
+async function soon(p, what) {
+  const begun = performance.now();
+  await Promise.race([p, sleep(8000)]);
+  assert(performance.now() - begun < 8000, what);
+}
+
+/** Rids the broker of connections that have died: a graceful stop would wait for them. */
+async function bury() {
+  await post("/stop", { at: "once" });
+  await post("/start");
+}
+
 const values = (items) => items.map((m) => (m.kind === "gap" ? `gap ${m.reason}` : m.value));
 
 export const interruptions = {
@@ -53,46 +69,37 @@ export const interruptions = {
     });
   },
 
-  async "the page sleeps: it asks at once when it is back, and misses nothing"(env) {
-    await withClient(env, async (client) => {
-      const topic = unique("sleep");
-      const subscription = client.subscribe(topic);
-      await subscription.ready;
-      await post("/publish", { topic, value: "before" });
-      equal(values(await take(subscription, 1)), ["before"], "before");
-      // The tests' program has the page sleep, and publishes meanwhile.
-      await globalThis.sleepWhile(topic, 2500);
-      equal(values(await take(subscription, 3)), ["1", "2", "3"], "meanwhile");
-      await until(() => client.state === "connected", "connected");
-      await client.publish(topic, "after");
-      equal(values(await take(subscription, 1)), ["after"], "after");
-    }, quick);
-  },
-
   async "a page that comes back to a dead connection has another at once"(env) {
     const { random } = Math;
+    const signs = [
+      [globalThis, "online"],
+      [globalThis, "pageshow"],
+      [document, "visibilitychange"],
+      [document, "resume"],
+    ];
     await withClient(env, async (client) => {
       const topic = unique("wake");
       const subscription = client.subscribe(topic);
       await subscription.ready;
-      const gone = stateOf(client, "disconnected");
-      Math.random = () => 0.9; // of the backoff: no attempt is under way when the network is back
-      await post("/network", { is: "cut" });
-      try {
-        // Nothing is noticed by itself for 10 s.
-        dispatchEvent(new Event("online"));
-        await gone;
-      } finally {
-        await post("/network", { is: "back" });
+      for (const [place, sign] of signs) {
+        const gone = stateOf(client, "disconnected");
+        Math.random = () => 0.9; // of the backoff: no attempt is under way when the network is back
+        await post("/network", { is: "cut" });
+        try {
+          place.dispatchEvent(new Event(sign));
+          await soon(gone, `it asked at ${sign}`);
+        } finally {
+          await post("/network", { is: "back" });
+        }
+        const back = stateOf(client, "connected");
+        place.dispatchEvent(new Event(sign));
+        await soon(back, `it did not wait for the backoff at ${sign}`);
+        await client.publish(topic, sign);
+        equal(values(await take(subscription, 1)), [sign], "message");
       }
-      const begun = performance.now();
-      dispatchEvent(new Event("online"));
-      await stateOf(client, "connected");
-      assert(performance.now() - begun < 5000, "it did not wait for the backoff");
-      await client.publish(topic, 1);
-      equal(values(await take(subscription, 1)), [1], "message");
-    }, { ...quick, pingAfter: 5000, reconnect: { initial: 15_000, max: 20_000 } }).finally(() => {
+    }, { ...late, reconnect: { initial: 15_000, max: 20_000 } }).finally(async () => {
       Math.random = random;
+      await bury();
     });
   },
 
@@ -120,5 +127,71 @@ export const interruptions = {
       equal(hash, env.hash, "the first one again");
       await restart();
     }, { ...quick, certificateHashes: async () => [hash] });
+  },
+};
+
+/** Hides the page, frozen for 3 s, and checks that it was: its timers stood still. */
+async function freeze(what) {
+  const seen = [];
+  const note = (e) => seen.push(e.type);
+  for (const type of ["freeze", "resume"]) document.addEventListener(type, note);
+  let last = performance.now();
+  let pause = 0;
+  const tick = setInterval(() => {
+    pause = Math.max(pause, performance.now() - last);
+    last = performance.now();
+  }, 100);
+  await globalThis.hide({ ...what, ms: 3000 });
+  await until(() => pause > 2000, "the page's timers stood still");
+  clearInterval(tick);
+  for (const type of ["freeze", "resume"]) document.removeEventListener(type, note);
+  equal(seen, ["freeze", "resume"], "the page's life");
+}
+
+/** What runs in a page that can be hidden and frozen; 1, 2 and 3 are published meanwhile. */
+export const asleep = {
+  async "the page sleeps: it connects at once when it is back, and misses nothing"(env) {
+    const { random } = Math;
+    await withClient(env, async (client) => {
+      const topic = unique("sleep");
+      const subscription = client.subscribe(topic);
+      await subscription.ready;
+      await post("/publish", { topic, value: "before" });
+      equal(values(await take(subscription, 1)), ["before"], "before");
+      Math.random = () => 0.9; // of the backoff: it would wait for 13 s
+      const gone = stateOf(client, "disconnected");
+      await freeze({ topic });
+      await soon(gone, "the browser ends the connections of a page that it freezes");
+      equal([client.state, document.visibilityState], ["disconnected", "hidden"], "before it is back");
+      const back = stateOf(client, "connected");
+      await globalThis.show();
+      await soon(back, "it did not wait for the backoff");
+      equal(values(await take(subscription, 3)), ["1", "2", "3"], "meanwhile");
+      await client.publish(topic, "after");
+      equal(values(await take(subscription, 1)), ["after"], "after");
+    }, { ...late, reconnect: { initial: 15_000, max: 20_000 } }).finally(() => {
+      Math.random = random;
+    });
+  },
+
+  async "the network goes while the page is in the background: it asks at once when it is back, and misses nothing"(env) {
+    await withClient(env, async (client) => {
+      const topic = unique("hidden");
+      const subscription = client.subscribe(topic);
+      await subscription.ready;
+      const gone = stateOf(client, "disconnected");
+      try {
+        await globalThis.hide({ topic, network: "cut" });
+        equal(client.state, "connected", "before it is back");
+        await globalThis.show();
+        await soon(gone, "it asked when it was back");
+      } finally {
+        await post("/network", { is: "back" });
+      }
+      await soon(stateOf(client, "connected"), "connected");
+      equal(values(await take(subscription, 3)), ["1", "2", "3"], "meanwhile");
+      await client.publish(topic, "after");
+      equal(values(await take(subscription, 1)), ["after"], "after");
+    }, late).finally(bury);
   },
 };

@@ -3,8 +3,10 @@
 
 import { connect } from "/tidewire.js";
 import { capabilities } from "/capabilities.js";
-import { interruptions } from "/interruptions.js";
+import { asleep, interruptions } from "/interruptions.js";
 import { assert, equal, post, refusal, sleep, stateOf, take, unique, until, withClient } from "/tools.js";
+
+export { asleep };
 
 export const scenarios = {
   ...capabilities,
