@@ -74,12 +74,13 @@ function checkTypes(folder) {
   console.log(`ok   types of ${all.length} snippets`);
 }
 
-/** Signs a token as an application's own server does. */
-function token(config) {
+/** Signs a token as an application's own server does: for some patterns, or for all. */
+function token(config, patterns = []) {
   const key = /^jwt-hmac-key: *"?([^"\n]*)"?$/m.exec(config)?.[1];
   if (key === undefined) return undefined;
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const claims = { sub: "ada", publish: [">"], subscribe: [">"], exp: Math.floor(Date.now() / 1000) + 3600 };
+  const allowed = patterns.length > 0 ? patterns : [">"];
+  const claims = { sub: "ada", publish: allowed, subscribe: allowed, exp: Math.floor(Date.now() / 1000) + 3600 };
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${signed}.${createHmac("sha256", key).update(signed).digest("base64url")}`;
 }
@@ -113,7 +114,7 @@ async function inPage([module, url, hash, token]) {
   const options = { certificateHashes: [hash] };
   const client = await connect(url, token ? { ...options, token } : options);
   try {
-    const fetchToken = () => globalThis.control("token");
+    const fetchToken = (...patterns) => globalThis.control("token", patterns);
     const restartBroker = () => globalThis.control("restart");
     await snippet({ client, url, options, fetchToken, restartBroker });
   } catch (e) {
@@ -148,7 +149,9 @@ async function runAll() {
     const browser = await launch(path);
     const page = await browser.newPage();
     let broker;
-    await page.exposeFunction("control", (what) => (what === "restart" ? broker.restart() : token(broker.config)));
+    await page.exposeFunction("control", (what, patterns) =>
+      what === "restart" ? broker.restart() : token(broker.config, patterns),
+    );
     const origin = `http://127.0.0.1:${server.address().port}/`;
     await page.goto(origin);
     for (const s of all) {

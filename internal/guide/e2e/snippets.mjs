@@ -68,7 +68,7 @@ export interface Given {
   client: Client;
   url: string;
   options: ConnectOptions;
-  fetchToken: () => Promise<string>;
+  fetchToken: (...patterns: string[]) => Promise<string>;
   restartBroker: () => Promise<void>;
 }
 `;
