@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,34 @@ func (w *world) cutHard() {
 	w.mu.Unlock()
 	for _, conn := range conns {
 		_ = conn.CloseWithError(uint32(codec.CodeConnectionLost), "cut")
+	}
+}
+
+// deafConn is a connection on whose streams nothing comes any more once it is deaf, and on
+// the first of them, the control stream, only if all of it is.
+type deafConn struct {
+	client.Conn
+	deaf, all atomic.Bool
+	opened    atomic.Int32
+}
+
+type deafStream struct {
+	client.Stream
+	conn    *deafConn
+	control bool
+}
+
+func (c *deafConn) OpenStream(ctx context.Context) (client.Stream, error) {
+	stream, err := c.Conn.OpenStream(ctx)
+	return deafStream{stream, c, c.opened.Add(1) == 1}, err
+}
+
+func (s deafStream) Read(p []byte) (int, error) {
+	for {
+		n, err := s.Stream.Read(p)
+		if err != nil || !s.conn.deaf.Load() || s.control && !s.conn.all.Load() {
+			return n, err
+		}
 	}
 }
 

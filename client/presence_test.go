@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -76,6 +77,37 @@ func (guest) ID() string                       { return "guest" }
 func (guest) CanPublish(string) bool           { return true }
 func (g guest) CanSubscribe(topic string) bool { return topic != "room.7" || !g.closed.Load() }
 func (guest) Expires() time.Time               { return time.Time{} }
+
+// Who gives up a connection from which nothing comes, and that carries what he sends, has
+// not left: he is back within the grace, and nobody notices.
+func TestPresenceOutlastsAConnectionThatIsGivenUp(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		watch, err := w.dial().WatchPresence(t.Context(), "room")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var conns []*deafConn
+		c := w.dial(func(config *client.Config) {
+			config.Dial = func(ctx context.Context, url string) (client.Conn, error) {
+				conn, err := w.connect(ctx, url)
+				conns = append(conns, &deafConn{Conn: conn})
+				return conns[len(conns)-1], err
+			}
+		})
+		if err := c.Enter(t.Context(), "room", "here"); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(w.events(watch), ", "); got != "joined room here" {
+			t.Errorf("got %q", got)
+		}
+		conns[0].deaf.Store(true)
+		conns[0].all.Store(true)
+		time.Sleep(time.Minute)
+		if got := w.events(watch); len(got) > 0 || len(conns) != 2 {
+			t.Errorf("after %d connections: %q", len(conns), got)
+		}
+	})
+}
 
 // Who leaves without a connection has left when the grace is over, and is not entered
 // again.

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,6 +53,44 @@ func TestResumeFillsTheGap(t *testing.T) {
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("round %d: the pattern got %q, want %q", round, got, want)
 			}
+		}
+	})
+}
+
+// A pattern learns that its session is another one although the connection on which that
+// began got no further than WELCOME.
+func TestPatternLearnsOfAnotherSession(t *testing.T) {
+	inWorld(t, broker.Config{}, func(t *testing.T, w *world) {
+		dials := 0
+		c := w.dial(func(config *client.Config) {
+			config.Dial = func(ctx context.Context, url string) (client.Conn, error) {
+				conn, err := w.connect(ctx, url)
+				if err != nil {
+					return nil, err
+				}
+				dials++
+				between := &deafConn{Conn: conn}
+				between.deaf.Store(dials == 2)
+				return between, nil
+			}
+		})
+		pattern := w.subscribe(c, "a.*", nil)
+		w.publish(c, "a.x", nil, "1")
+		w.want(pattern, "1")
+		first := c.ID()
+		w.restart()
+		w.connected(c)
+		second := c.ID()
+		w.publish(w.dial(), "a.y", nil, "missed")
+		w.cut()
+		w.heal()
+		w.connected(c)
+		if dials != 3 || second == first || c.ID() != second {
+			t.Fatalf("%d connections, of the clients %v, %v and %v", dials, first, second, c.ID())
+		}
+		w.publish(c, "a.x", nil, "2")
+		if got := w.all(pattern); len(got) == 0 || got[0] != "messages are missing: reconnect" || got[len(got)-1] != "2" {
+			t.Errorf("got %q", got)
 		}
 	})
 }
