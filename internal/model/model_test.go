@@ -54,14 +54,3 @@ func run(t *testing.T, seed uint64) {
 		t.Log("\n" + strings.Join(w.log, "\n"))
 	}
 }
-
-// TestModelAgain runs seeds that have found something: the first two as the operations
-// are drawn now, the others as they were drawn then.
-func TestModelAgain(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	for _, seed := range []uint64{58, 300116, 1073, 2044, 2059, 2090} {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { run(t, seed) })
-		})
-	}
-}
