@@ -14,7 +14,8 @@ import (
 )
 
 // values publishes reliable values of a few keys to a topic for a while: far more than
-// a slow subscriber takes. It returns how many there were of each key.
+// a slow subscriber takes, which must hold up none of them. It returns how many there were
+// of each key.
 func values(t *testing.T, b *broker.Broker, topic string, d time.Duration) int {
 	t.Helper()
 	const keys = 4
@@ -22,9 +23,12 @@ func values(t *testing.T, b *broker.Broker, topic string, d time.Duration) int {
 	n := 0
 	for ; time.Now().Before(end); n++ {
 		for k := range keys {
-			value := fmt.Sprintf("%d %s", n, strings.Repeat("v", 1000))
+			value, begun := fmt.Sprintf("%d %s", n, strings.Repeat("v", 1000)), time.Now()
 			if _, err := b.Publish(t.Context(), topic, value, &broker.PublishOptions{Key: fmt.Sprint(k)}); err != nil {
 				t.Fatal(err)
+			}
+			if d := time.Since(begun); d > 0 {
+				t.Fatalf("value %d of key %d was held up for %v", n, k, d)
 			}
 		}
 		time.Sleep(20 * time.Millisecond)

@@ -64,6 +64,21 @@ func (l *line) wantAnswers(last uint64, refused codec.Code) map[uint64]uint64 {
 	}
 }
 
+// What came in one piece is answered by one ACK, with the credit for all of it.
+func TestBatchIsAnsweredByOneAck(t *testing.T) {
+	script(t, func(t *testing.T, _ *broker.Broker, n *memNetwork) {
+		p, w := welcomedPeer(t, n)
+		l := p.publication("x", 1)
+		l.publishes(1, 20)
+		a, err := codec.ParseAck(l.want(codec.TypeAck))
+		if err != nil || a.Sequence != 1 || len(a.Offsets) != 20 || a.Limit.Value <= w.Limits.PublicationCredit {
+			t.Errorf("%+v, %v", a, err)
+		}
+		l.fin()
+		l.wantEnd(codec.CodeOK)
+	}, broker.Config{})
+}
+
 // A client that has lost its connection publishes again what got no answer, and every
 // message is delivered once, in order, with the position that it got first.
 func TestPublishAgainAfterReconnect(t *testing.T) {

@@ -2,6 +2,7 @@ package natsbus_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -263,6 +264,24 @@ func TestPlainClient(t *testing.T) {
 		t.Fatalf("%v, %v", m, err)
 	}
 	until(t, sub, "hello")
+	for _, sent := range []struct {
+		value any
+		as    string
+	}{
+		{"text", "text/plain; charset=utf-8"},
+		{[]byte("bytes"), "application/octet-stream"},
+		{json.RawMessage("{}"), "application/json"},
+		{map[string]int{"n": 1}, "application/msgpack"},
+	} {
+		if _, err := c.Publish(t.Context(), "from.tidewire", sent.value, nil); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := down.NextMsg(deadline); err != nil || m.Header.Get("Content-Type") != sent.as {
+			t.Errorf("%v: %v, %v", sent.value, m, err)
+		}
+	}
+	publish(t, c, "from.tidewire", "typed")
+	until(t, sub, "typed")
 
 	if err := plain.Publish("from.nats", []byte("bare")); err != nil {
 		t.Fatal(err)
