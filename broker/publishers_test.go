@@ -69,10 +69,13 @@ func TestBatchIsAnsweredByOneAck(t *testing.T) {
 	script(t, func(t *testing.T, _ *broker.Broker, n *memNetwork) {
 		p, w := welcomedPeer(t, n)
 		l := p.publication("x", 1)
-		l.publishes(1, 20)
-		a, err := codec.ParseAck(l.want(codec.TypeAck))
-		if err != nil || a.Sequence != 1 || len(a.Offsets) != 20 || a.Limit.Value <= w.Limits.PublicationCredit {
-			t.Errorf("%+v, %v", a, err)
+		const size = 20
+		for first := uint64(1); first < 20*size; first += size {
+			l.publishes(first, first+size-1)
+			a, err := codec.ParseAck(l.want(codec.TypeAck))
+			if err != nil || a.Sequence != first || len(a.Offsets) != size || a.Limit.Value <= w.Limits.PublicationCredit {
+				t.Fatalf("%+v, %v", a, err)
+			}
 		}
 		l.fin()
 		l.wantEnd(codec.CodeOK)
