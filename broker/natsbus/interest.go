@@ -38,12 +38,7 @@ func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint6
 		in = &interest{wanted: w, ready: make(chan struct{})}
 		b.addLocked(in)
 	}
-	in.refs++
-	if in.end != nil {
-		in.end.Stop()
-		in.end = nil
-		b.lingering--
-	}
+	b.wantLocked(in)
 	b.mu.Unlock()
 	if !found {
 		// Others may wait for it as well, so it outlives this caller's context.
@@ -62,6 +57,16 @@ func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint6
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return in.since, nil
+}
+
+// wantLocked takes a reference, so that the interest does not end.
+func (b *bus) wantLocked(in *interest) {
+	in.refs++
+	if in.end != nil {
+		in.end.Stop()
+		in.end = nil
+		b.lingering--
+	}
 }
 
 // begin subscribes at NATS, and waits until the server knows it.
@@ -208,14 +213,32 @@ func (b *bus) release(in *interest) {
 	b.mu.Lock()
 	in.refs--
 	if in.refs == 0 && in.stands() && b.config.Linger > 0 && b.lingering < maxLingering && !b.closed {
-		b.lingering++
-		in.end = time.AfterFunc(b.config.Linger, func() { b.expire(in) })
+		b.lingerLocked(in)
 		b.mu.Unlock()
 		return
 	}
 	subs := b.dropLocked(in)
 	b.mu.Unlock()
 	end(subs)
+}
+
+// lingerLocked ends an interest after a while, unless it is wanted again. A timer that
+// fires when it is too late to stop it finds itself gone, or a later one in its place.
+func (b *bus) lingerLocked(in *interest) {
+	b.lingering++
+	var timer *time.Timer
+	timer = time.AfterFunc(b.config.Linger, func() {
+		b.mu.Lock()
+		var subs []*nats.Subscription
+		if in.end == timer && !b.closed {
+			in.end = nil
+			b.lingering--
+			subs = b.dropLocked(in)
+		}
+		b.mu.Unlock()
+		end(subs)
+	})
+	in.end = timer
 }
 
 // dropLocked removes an interest that nobody wants, and returns its subscriptions.
@@ -225,19 +248,6 @@ func (b *bus) dropLocked(in *interest) (subs []*nats.Subscription) {
 		subs, in.subs = in.subs, nil
 	}
 	return subs
-}
-
-// expire ends an interest that has lingered, unless it is wanted again.
-func (b *bus) expire(in *interest) {
-	b.mu.Lock()
-	var subs []*nats.Subscription
-	if in.end != nil && !b.closed {
-		in.end = nil
-		b.lingering--
-		subs = b.dropLocked(in)
-	}
-	b.mu.Unlock()
-	end(subs)
 }
 
 // lostAll tells the broker that every pattern, or every group's share, may have missed

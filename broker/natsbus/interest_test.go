@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -118,4 +119,39 @@ func TestInterestUnwantedBeforeItStands(t *testing.T) {
 	if n := s.NumSubscriptions() - before; n != 0 {
 		t.Errorf("%d subscriptions at NATS that nobody wants", n)
 	}
+}
+
+// An interest lingers for the whole time each time that nobody wants it any more, whatever
+// becomes of the timer of the time before.
+func TestLingersAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const linger = time.Minute
+		b := &bus{config: Config{Linger: linger}, interests: make(map[wanted]*interest), wild: make(map[string]*interest)}
+		in := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), subs: []*nats.Subscription{}, refs: 1}
+		close(in.ready)
+		b.addLocked(in)
+		b.Unsubscribe("x", "")
+		// The timer fires while the lock is held by one who wants the interest again, and
+		// then does not want it either.
+		b.mu.Lock()
+		time.Sleep(linger)
+		b.wantLocked(in)
+		in.refs--
+		b.lingerLocked(in)
+		b.mu.Unlock()
+		gone := func() bool {
+			synctest.Wait()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.interests[in.wanted] == nil
+		}
+		time.Sleep(linger - 1)
+		if gone() {
+			t.Error("it ended early")
+		}
+		time.Sleep(1)
+		if !gone() || b.lingering != 0 {
+			t.Errorf("it did not end, or is still counted: %d", b.lingering)
+		}
+	})
 }
