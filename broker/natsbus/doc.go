@@ -58,7 +58,8 @@
 // bus_unavailable. A message above the max_payload of the NATS server, headers
 // included, is refused with payload_too_large. What other brokers published meanwhile is
 // lost, as is what a broker is too slow to take: the subscriptions concerned get a gap
-// of unknown extent with reason bus.
+// of unknown extent with reason bus, behind what came before the loss. Of losses while
+// messages wait for the broker the first and the last are told.
 //
 // A broker hears of a topic while somebody there is subscribed, and for Config.Linger
 // after it. Its history and last values are what it has heard of; who reads across a

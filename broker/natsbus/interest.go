@@ -138,14 +138,14 @@ func (in *interest) stands() bool { return in.group == "" && in.subs != nil }
 func (b *bus) subscribe(ctx context.Context, in *interest) (subs []*nats.Subscription, err error) {
 	subject := b.config.Prefix + in.pattern
 	if in.group == "" {
-		sub, err := b.nc.ChanSubscribe(subject, b.inbox)
+		sub, err := b.nc.ChanSubscribe(subject, b.inbox.messages)
 		if err != nil {
 			return nil, err
 		}
 		return []*nats.Subscription{sub}, b.nc.FlushWithContext(ctx)
 	}
 	for _, s := range []string{subject, handOverSubject(in.group, subject)} {
-		sub, err := b.queues.ChanQueueSubscribe(s, queueOf(in.group), b.inbox)
+		sub, err := b.queues.ChanQueueSubscribe(s, queueOf(in.group), b.inbox.messages)
 		if err != nil {
 			return subs, err
 		}
@@ -248,22 +248,4 @@ func (b *bus) dropLocked(in *interest) (subs []*nats.Subscription) {
 		subs, in.subs = in.subs, nil
 	}
 	return subs
-}
-
-// lostAll tells the broker that every pattern, or every group's share, may have missed
-// messages.
-func (b *bus) lostAll(groups bool) {
-	now := b.sink.Now()
-	b.mu.Lock()
-	all := make([]wanted, 0, len(b.interests))
-	for w, in := range b.interests {
-		if (w.group != "") == groups {
-			in.since = now
-			all = append(all, w)
-		}
-	}
-	b.mu.Unlock()
-	for _, w := range all {
-		b.sink.Lost(w.pattern, w.group)
-	}
 }

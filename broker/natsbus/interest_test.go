@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/codec"
 )
 
 type deafSink struct{}
@@ -25,6 +26,12 @@ func (deafSink) Now() uint64                                      { return 0 }
 
 func openBus(t *testing.T) (*bus, *server.Server) {
 	t.Helper()
+	s := runNATS(t)
+	return joinBus(t, s, Config{}, deafSink{}), s
+}
+
+func runNATS(t *testing.T) *server.Server {
+	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
@@ -34,12 +41,40 @@ func openBus(t *testing.T) (*bus, *server.Server) {
 	if !s.ReadyForConnections(20 * time.Second) {
 		t.Fatal("the NATS server does not come up")
 	}
-	b, err := open(Config{URL: s.ClientURL(), Options: []nats.Option{nats.Timeout(20 * time.Second)}}, deafSink{})
+	return s
+}
+
+// joinBus opens a bus at a server.
+func joinBus(t *testing.T, s *server.Server, config Config, sink broker.Sink) *bus {
+	t.Helper()
+	config.URL = s.ClientURL()
+	config.Options = []nats.Option{nats.Timeout(20 * time.Second)}
+	b, err := open(config, sink)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close(context.Background()) })
-	return b, s
+	return b
+}
+
+func (b *bus) want(t *testing.T, pattern string) {
+	t.Helper()
+	if _, err := b.Subscribe(t.Context(), pattern, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// say publishes, and returns when the server has it.
+func (b *bus) say(t *testing.T, topic string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if _, err := b.Publish(t.Context(), broker.Message{Topic: topic, Payload: codec.Text(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // await waits until a condition that mu guards holds.

@@ -55,7 +55,7 @@ type bus struct {
 	name   string     // of this broker, in message ids
 	// replies begins the reply subjects of this broker; a token follows.
 	replies string
-	inbox   chan *nats.Msg
+	inbox   *inbox
 	stop    chan struct{} // closed by Close
 	wg      sync.WaitGroup
 
@@ -66,6 +66,7 @@ type bus struct {
 	wild       map[string]*interest // those of no group and with wildcards, by pattern; guarded by mu
 	generation uint64               // grows when interests of no group change; guarded by mu
 	lingering  int                  // interests that nobody wants any more; guarded by mu
+	losses     map[wanted]bool      // those with a mark that messages were lost; true: and more behind it; guarded by mu
 	closed     bool                 // guarded by mu
 
 	// Owned by receive.
@@ -100,10 +101,11 @@ func open(config Config, sink broker.Sink) (*bus, error) {
 		sink:      sink,
 		log:       config.Logger,
 		name:      uuid.NewString(),
-		inbox:     make(chan *nats.Msg, config.Queue),
+		inbox:     newInbox(config.Queue),
 		stop:      make(chan struct{}),
 		interests: make(map[wanted]*interest),
 		wild:      make(map[string]*interest),
+		losses:    make(map[wanted]bool),
 		dedupe:    newDedupe(),
 	}
 	var err error
@@ -208,13 +210,16 @@ func (b *bus) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// receive hands what comes from NATS to the broker.
+// receive hands what comes from NATS to the broker, and does what the marks in between say.
 func (b *bus) receive() {
 	for {
-		select {
-		case m := <-b.inbox:
+		m, do := b.inbox.next(b.stop)
+		switch {
+		case m != nil:
 			b.handle(m)
-		case <-b.stop:
+		case do != nil:
+			do()
+		default:
 			return
 		}
 	}
@@ -256,11 +261,6 @@ func (b *bus) failed(sub *nats.Subscription, err error) {
 		subject = strings.TrimPrefix(subject, handOverSubject(group, ""))
 	}
 	pattern := strings.TrimPrefix(subject, b.config.Prefix)
-	b.mu.Lock()
-	if in := b.interests[wanted{pattern, group}]; in != nil {
-		in.since = b.sink.Now()
-	}
-	b.mu.Unlock()
 	b.log.Warn("messages from NATS were lost: the broker is too slow", slog.String("pattern", pattern), slog.String("group", group))
-	b.sink.Lost(pattern, group)
+	b.lost(wanted{pattern, group})
 }

@@ -19,7 +19,7 @@ import (
 // handed over goes out on another connection, so its reply could come before.
 func (b *bus) listen() error {
 	b.replies = b.nc.NewInbox() + "."
-	if _, err := b.nc.ChanSubscribe(b.replies+"*", b.inbox); err != nil {
+	if _, err := b.nc.ChanSubscribe(b.replies+"*", b.inbox.messages); err != nil {
 		return err
 	}
 	return b.nc.FlushTimeout(subscribeTimeout)
