@@ -4,8 +4,6 @@ import (
 	"hash/maphash"
 
 	"github.com/nats-io/nats.go"
-
-	"github.com/tidewire/tidewire/codec"
 )
 
 // dedupe finds the copies of one message that NATS sends for overlapping patterns,
@@ -25,10 +23,6 @@ import (
 type dedupe struct {
 	seed maphash.Seed
 
-	// The number of patterns that match a topic, as of a generation.
-	copies     map[string]int
-	generation uint64
-
 	// The keys of counts are those in window, a ring; the oldest is at next.
 	counts map[uint64]*count
 	window []uint64
@@ -41,42 +35,14 @@ type count struct {
 	by        map[*nats.Subscription]int
 }
 
-const (
-	// dedupeWindow bounds the messages whose copies are remembered.
-	dedupeWindow = 8192
-	// maxCopies bounds the topics whose number of patterns is remembered.
-	maxCopies = 8192
-)
+// dedupeWindow bounds the messages whose copies are remembered.
+const dedupeWindow = 8192
 
 func newDedupe() *dedupe {
 	return &dedupe{
 		seed:   maphash.MakeSeed(),
-		copies: make(map[string]int),
 		counts: make(map[uint64]*count),
 	}
-}
-
-// copiesLocked returns how many of the interests match a topic; wild are those
-// with wildcards. The bus's mu is held.
-func (d *dedupe) copiesLocked(topic string, generation uint64, interests map[wanted]*interest, wild map[string]*interest) int {
-	if generation != d.generation || len(d.copies) >= maxCopies {
-		clear(d.copies)
-		d.generation = generation
-	}
-	if n, ok := d.copies[topic]; ok {
-		return n
-	}
-	n := 0
-	if interests[wanted{pattern: topic}] != nil {
-		n++
-	}
-	for pattern := range wild {
-		if codec.Match(pattern, topic) {
-			n++
-		}
-	}
-	d.copies[topic] = n
-	return n
 }
 
 // first reports whether m is no copy of a message that was seen.

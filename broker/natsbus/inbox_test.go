@@ -106,11 +106,10 @@ func TestLostIsToldInItsPlace(t *testing.T) {
 	b, other := joinBus(t, s, Config{Queue: 3}, sink), joinBus(t, s, Config{}, deafSink{})
 	b.want(t, "a")
 	other.say(t, "a", "1")
-	if err := b.nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	b.hear(t)
 	await(t, b, func() bool { return len(b.inbox.messages) == 0 }) // the broker has it
 	other.say(t, "a", numbers(2, 20)...)
+	b.hear(t)
 	marked := func() bool { return len(b.losses) > 0 }
 	await(t, b, marked)
 	close(sink.gate)

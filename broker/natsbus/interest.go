@@ -19,11 +19,20 @@ type interest struct {
 	wanted
 	refs  int                  // guarded by the bus's mu
 	since uint64               // when messages may last have been missed; guarded by the bus's mu
-	end   *time.Timer          // nobody wants it any more, and soon it ends; guarded by the bus's mu
+	timer *time.Timer          // nobody wants it any more, and soon it ends; guarded by the bus's mu
+	state state                // guarded by the bus's mu
 	ready chan struct{}        // closed when the server knows it, or err is set
 	err   error                // static after ready was closed
-	subs  []*nats.Subscription // nil before ready, and when nobody wants it; guarded by the bus's mu
+	subs  []*nats.Subscription // static after ready was closed
 }
+
+type state uint8
+
+const (
+	begins state = iota
+	stands       // the server knows it
+	ends
+)
 
 // Subscribe implements broker.Bus.
 func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint64, err error) {
@@ -62,9 +71,9 @@ func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint6
 // wantLocked takes a reference, so that the interest does not end.
 func (b *bus) wantLocked(in *interest) {
 	in.refs++
-	if in.end != nil {
-		in.end.Stop()
-		in.end = nil
+	if in.timer != nil {
+		in.timer.Stop()
+		in.timer = nil
 		b.lingering--
 	}
 }
@@ -76,23 +85,24 @@ func (b *bus) begin(ctx context.Context, in *interest) {
 	if in.group == "" {
 		b.lapsed(in)
 	}
-	subs, err := b.subscribe(ctx, in)
-	if err != nil {
-		end(subs)
-		subs = nil
+	if in.group == "" {
+		b.mu.Lock()
+		b.copies.add(in.pattern, 1)
+		b.mu.Unlock()
 	}
+	in.subs, in.err = b.subscribe(ctx, in)
 	b.mu.Lock()
-	in.subs, in.err = subs, err
-	var unwanted []*nats.Subscription
-	if in.refs == 0 {
-		unwanted, in.subs = subs, nil
-	}
-	if err != nil {
-		b.removeLocked(in) // the next one tries anew
+	in.state = stands
+	unwanted := b.dropLocked(in)
+	if in.err != nil && !unwanted {
+		b.endLocked(in) // the next one tries anew
+		unwanted = true
 	}
 	b.mu.Unlock()
 	close(in.ready)
-	end(unwanted)
+	if unwanted {
+		b.end(in)
+	}
 }
 
 // lapsed tells the broker that messages of others have not come, and will; where an
@@ -103,7 +113,7 @@ func (b *bus) lapsed(in *interest) {
 	in.since = max(1, b.sink.Now())
 	covered := false
 	for _, other := range b.interests {
-		if other.stands() && codec.Contains(other.pattern, in.pattern) {
+		if other.listens() && codec.Contains(other.pattern, in.pattern) {
 			covered = true
 			in.since = min(in.since, other.since)
 		}
@@ -118,20 +128,20 @@ func (b *bus) lapsed(in *interest) {
 func (b *bus) listened(topic string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if in := b.interests[wanted{pattern: topic}]; in != nil && in.stands() {
+	if in := b.interests[wanted{pattern: topic}]; in != nil && in.listens() {
 		return true
 	}
 	for pattern, in := range b.wild {
-		if in.stands() && codec.Match(pattern, topic) {
+		if in.listens() && codec.Match(pattern, topic) {
 			return true
 		}
 	}
 	return false
 }
 
-// stands reports whether the server knows the interest, which is of no group. The bus's
+// listens reports whether the server knows the interest, which is of no group. The bus's
 // mu is held.
-func (in *interest) stands() bool { return in.group == "" && in.subs != nil }
+func (in *interest) listens() bool { return in.group == "" && in.state == stands }
 
 // subscribe makes the subscriptions of an interest; what it has made comes with an
 // error too.
@@ -154,27 +164,10 @@ func (b *bus) subscribe(ctx context.Context, in *interest) (subs []*nats.Subscri
 	return subs, b.queues.FlushWithContext(ctx)
 }
 
-// end ends subscriptions. It writes into the connection's buffer; if the connection is
-// away there is nothing to unsubscribe from. What is under way for a group is still
-// taken: nobody else gets it.
-func end(subs []*nats.Subscription) {
-	for _, sub := range subs {
-		if sub.Queue != "" {
-			_ = sub.Drain()
-		} else {
-			_ = sub.Unsubscribe()
-		}
-	}
-}
-
 // addLocked puts an interest in its place.
 func (b *bus) addLocked(in *interest) {
 	b.interests[in.wanted] = in
-	if in.group != "" {
-		return
-	}
-	b.generation++
-	if !codec.IsExact(in.pattern) {
+	if in.group == "" && !codec.IsExact(in.pattern) {
 		b.wild[in.pattern] = in
 	}
 }
@@ -186,7 +179,6 @@ func (b *bus) removeLocked(in *interest) {
 	}
 	delete(b.interests, in.wanted)
 	if in.group == "" {
-		b.generation++
 		delete(b.wild, in.pattern)
 	}
 }
@@ -212,14 +204,16 @@ const maxLingering = 4096
 func (b *bus) release(in *interest) {
 	b.mu.Lock()
 	in.refs--
-	if in.refs == 0 && in.stands() && b.config.Linger > 0 && b.lingering < maxLingering && !b.closed {
+	if in.refs == 0 && in.listens() && b.config.Linger > 0 && b.lingering < maxLingering && !b.closed {
 		b.lingerLocked(in)
 		b.mu.Unlock()
 		return
 	}
-	subs := b.dropLocked(in)
+	unwanted := b.dropLocked(in)
 	b.mu.Unlock()
-	end(subs)
+	if unwanted {
+		b.end(in)
+	}
 }
 
 // lingerLocked ends an interest after a while, unless it is wanted again. A timer that
@@ -229,23 +223,16 @@ func (b *bus) lingerLocked(in *interest) {
 	var timer *time.Timer
 	timer = time.AfterFunc(b.config.Linger, func() {
 		b.mu.Lock()
-		var subs []*nats.Subscription
-		if in.end == timer && !b.closed {
-			in.end = nil
+		unwanted := false
+		if in.timer == timer && !b.closed {
+			in.timer = nil
 			b.lingering--
-			subs = b.dropLocked(in)
+			unwanted = b.dropLocked(in)
 		}
 		b.mu.Unlock()
-		end(subs)
+		if unwanted {
+			b.end(in)
+		}
 	})
-	in.end = timer
-}
-
-// dropLocked removes an interest that nobody wants, and returns its subscriptions.
-func (b *bus) dropLocked(in *interest) (subs []*nats.Subscription) {
-	if in.refs == 0 {
-		b.removeLocked(in)
-		subs, in.subs = in.subs, nil
-	}
-	return subs
+	in.timer = timer
 }

@@ -133,7 +133,7 @@ func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 	b.mu.Lock()
 	in := b.interests[wanted{pattern: "x"}]
 	b.mu.Unlock()
-	if in == nil || in.refs != 1 || in.subs == nil {
+	if in == nil || in.refs != 1 || in.state != stands {
 		t.Fatalf("the successor is gone: %+v", in)
 	}
 }
@@ -161,8 +161,8 @@ func TestInterestUnwantedBeforeItStands(t *testing.T) {
 func TestLingersAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const linger = time.Minute
-		b := &bus{config: Config{Linger: linger}, interests: make(map[wanted]*interest), wild: make(map[string]*interest)}
-		in := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), subs: []*nats.Subscription{}, refs: 1}
+		b := &bus{config: Config{Linger: linger}, interests: make(map[wanted]*interest), wild: make(map[string]*interest), settling: true}
+		in := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), state: stands, refs: 1}
 		close(in.ready)
 		b.addLocked(in)
 		b.Unsubscribe("x", "")

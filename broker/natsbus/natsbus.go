@@ -61,13 +61,15 @@ type bus struct {
 
 	sequence atomic.Uint64 // of message ids
 
-	mu         sync.Mutex
-	interests  map[wanted]*interest // guarded by mu
-	wild       map[string]*interest // those of no group and with wildcards, by pattern; guarded by mu
-	generation uint64               // grows when interests of no group change; guarded by mu
-	lingering  int                  // interests that nobody wants any more; guarded by mu
-	losses     map[wanted]bool      // those with a mark that messages were lost; true: and more behind it; guarded by mu
-	closed     bool                 // guarded by mu
+	mu        sync.Mutex
+	interests map[wanted]*interest // guarded by mu
+	wild      map[string]*interest // those of no group and with wildcards, by pattern; guarded by mu
+	lingering int                  // interests that nobody wants any more; guarded by mu
+	ended     []*interest          // those of no group that NATS may still have copies of; guarded by mu
+	settling  bool                 // settle runs; guarded by mu
+	copies    copies               // guarded by mu
+	losses    map[wanted]bool      // those with a mark that messages were lost; true: and more behind it; guarded by mu
+	closed    bool                 // guarded by mu
 
 	// Owned by receive.
 	dedupe *dedupe
@@ -105,6 +107,7 @@ func open(config Config, sink broker.Sink) (*bus, error) {
 		stop:      make(chan struct{}),
 		interests: make(map[wanted]*interest),
 		wild:      make(map[string]*interest),
+		copies:    newCopies(),
 		losses:    make(map[wanted]bool),
 		dedupe:    newDedupe(),
 	}
@@ -193,8 +196,8 @@ func (b *bus) Close(ctx context.Context) error {
 	}
 	b.closed = true
 	for _, in := range b.interests {
-		if in.end != nil {
-			in.end.Stop()
+		if in.timer != nil {
+			in.timer.Stop()
 		}
 	}
 	b.mu.Unlock()
@@ -239,7 +242,7 @@ func (b *bus) handle(m *nats.Msg) {
 		return // > without a prefix brings the system's subjects too
 	}
 	b.mu.Lock()
-	copies := b.dedupe.copiesLocked(topic, b.generation, b.interests, b.wild)
+	copies := b.copies.of(topic)
 	b.mu.Unlock()
 	if copies > 1 && !b.dedupe.first(m) {
 		return
