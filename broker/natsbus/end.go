@@ -1,6 +1,10 @@
 package natsbus
 
-import "context"
+import (
+	"context"
+
+	"github.com/nats-io/nats.go"
+)
 
 // An interest has not ended when its subscription at NATS has: of the messages that this
 // has brought, copies of other subscriptions may still be under way, and copies of either
@@ -75,9 +79,18 @@ func (b *bus) settle() {
 
 // settled forgets interests of which nothing comes any more. The receiver calls it.
 func (b *bus) settled(ended []*interest) {
+	subs := make(map[*nats.Subscription]bool, len(ended))
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, in := range ended {
 		b.copies.add(in.pattern, -1)
+		for _, sub := range in.subs {
+			subs[sub] = true
+		}
 	}
+	b.mu.Unlock()
+	b.dedupe.end(subs, func(topic string) int {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.copies.of(topic)
+	})
 }

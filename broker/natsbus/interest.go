@@ -91,6 +91,9 @@ func (b *bus) begin(ctx context.Context, in *interest) {
 		b.mu.Unlock()
 	}
 	in.subs, in.err = b.subscribe(ctx, in)
+	if in.group == "" && in.err == nil {
+		b.inbox.put(func() { b.dedupe.begin(in.subs[0]) })
+	}
 	b.mu.Lock()
 	in.state = stands
 	unwanted := b.dropLocked(in)

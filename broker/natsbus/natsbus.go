@@ -244,7 +244,7 @@ func (b *bus) handle(m *nats.Msg) {
 	b.mu.Lock()
 	copies := b.copies.of(topic)
 	b.mu.Unlock()
-	if copies > 1 && !b.dedupe.first(m) {
+	if copies > 1 && !b.dedupe.first(m, topic, copies) {
 		return
 	}
 	if _, err := b.sink.Sequence(b.decode(topic, m)); err != nil {
