@@ -9,13 +9,13 @@ import (
 // An interest has not ended when its subscription at NATS has: of the messages that this
 // has brought, copies of other subscriptions may still be under way, and copies of either
 // wait in the inbox. Until all of them were handled it counts among those that bring
-// copies. That is a round trip to the server after it has ended there, and then what is
-// in the inbox.
+// copies: for a round trip to the server after it has ended there, and then until what is
+// in the inbox was handled.
 
-// dropLocked removes an interest that nobody wants, and reports whether the caller is to
+// dropLocked removes an interest that nobody wants or holds, and reports whether the caller is to
 // end it. What has not begun yet is ended by begin.
 func (b *bus) dropLocked(in *interest) bool {
-	if in.refs > 0 {
+	if in.refs > 0 || in.held > 0 || in.timer != nil {
 		return false
 	}
 	b.removeLocked(in)
@@ -29,20 +29,18 @@ func (b *bus) dropLocked(in *interest) bool {
 func (b *bus) endLocked(in *interest) {
 	b.removeLocked(in)
 	in.state = ends
+	if in.group == "" {
+		b.ending[in] = struct{}{}
+	}
 }
 
-// end ends the subscriptions of an interest. It writes into the connection's buffer; if the
-// connection is away there is nothing to unsubscribe from. What is under way for a group is
-// still taken: nobody else gets it.
+// end ends the subscriptions of an interest. What is under way for a group is still taken:
+// nobody else gets it.
 func (b *bus) end(in *interest) {
-	for _, sub := range in.subs {
-		if sub.Queue != "" {
-			_ = sub.Drain()
-		} else {
-			_ = sub.Unsubscribe()
-		}
-	}
 	if in.group != "" {
+		for _, sub := range in.subs {
+			_ = sub.Drain()
+		}
 		return
 	}
 	b.mu.Lock()
@@ -54,8 +52,10 @@ func (b *bus) end(in *interest) {
 	}
 }
 
-// settle waits for the server where interests have ended, and puts their mark, as long as
-// there are some. That goes for all at once which end meanwhile.
+// settle ends interests at NATS and puts their mark, as long as there are some; all that
+// end meanwhile are next. The first round trip is for one that has just begun and takes
+// over from one that ends here: the server may be sending a message that it matched
+// before it knew the new one. The second is for the copies of what the old one brought.
 func (b *bus) settle() {
 	for {
 		b.mu.Lock()
@@ -67,13 +67,24 @@ func (b *bus) settle() {
 		if !settling {
 			return
 		}
-		if b.nc.IsConnected() {
-			// An error means that nothing more comes, or nothing for so long.
-			ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
-			_ = b.nc.FlushWithContext(ctx)
-			cancel()
+		b.roundTrip()
+		for _, in := range ended {
+			for _, sub := range in.subs {
+				_ = sub.Unsubscribe()
+			}
 		}
+		b.roundTrip()
 		b.inbox.put(func() { b.settled(ended) })
+	}
+}
+
+// roundTrip waits until all that the server has sent is in the inbox. An error means that
+// nothing more comes, or nothing for so long.
+func (b *bus) roundTrip() {
+	if b.nc.IsConnected() {
+		ctx, cancel := context.WithTimeout(context.Background(), subscribeTimeout)
+		defer cancel()
+		_ = b.nc.FlushWithContext(ctx)
 	}
 }
 
@@ -82,7 +93,10 @@ func (b *bus) settled(ended []*interest) {
 	subs := make(map[*nats.Subscription]bool, len(ended))
 	b.mu.Lock()
 	for _, in := range ended {
-		b.copies.add(in.pattern, -1)
+		delete(b.ending, in)
+		if in.counts {
+			b.copies.add(in.pattern, -1)
+		}
 		for _, sub := range in.subs {
 			subs[sub] = true
 		}
@@ -93,4 +107,7 @@ func (b *bus) settled(ended []*interest) {
 		defer b.mu.Unlock()
 		return b.copies.of(topic)
 	})
+	for _, in := range ended {
+		close(in.gone)
+	}
 }

@@ -39,6 +39,12 @@ func (r *recorder) Sequence(m broker.Message) (broker.Position, error) {
 
 func (r *recorder) Lost(pattern, group string) { r.note("lost " + pattern + group) }
 
+func (r *recorder) Lapsed(pattern string, listened func(string) bool) {
+	if !listened("a.b") {
+		r.note("lapsed " + pattern)
+	}
+}
+
 func (r *recorder) all() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,7 +121,7 @@ func TestLostIsToldInItsPlace(t *testing.T) {
 	close(sink.gate)
 	await(t, b, func() bool { return !marked() })
 	other.say(t, "a", "20")
-	const want = "1, 2, 3, 4, lost a, 20"
+	const want = "lapsed a, 1, 2, 3, 4, lost a, 20"
 	await(t, b, func() bool { return sink.all() == want || strings.HasSuffix(sink.all(), "20") })
 	if got := sink.all(); got != want {
 		t.Errorf("%s; want %s", got, want)

@@ -17,13 +17,16 @@ type wanted struct{ pattern, group string }
 // queue group's share of it.
 type interest struct {
 	wanted
-	refs  int                  // guarded by the bus's mu
-	since uint64               // when messages may last have been missed; guarded by the bus's mu
-	timer *time.Timer          // nobody wants it any more, and soon it ends; guarded by the bus's mu
-	state state                // guarded by the bus's mu
-	ready chan struct{}        // closed when the server knows it, or err is set
-	err   error                // static after ready was closed
-	subs  []*nats.Subscription // static after ready was closed
+	refs   int                  // guarded by the bus's mu
+	held   int                  // by how many that begin; guarded by the bus's mu
+	since  uint64               // when messages may last have been missed; guarded by the bus's mu
+	timer  *time.Timer          // nobody wants it any more, and soon it ends; guarded by the bus's mu
+	counts bool                 // among those that bring copies; guarded by the bus's mu
+	state  state                // guarded by the bus's mu
+	ready  chan struct{}        // closed when the server knows it, or err is set
+	err    error                // static after ready was closed
+	subs   []*nats.Subscription // static after ready was closed
+	gone   chan struct{}        // closed when it has ended and all that it brought was handled
 }
 
 type state uint8
@@ -34,7 +37,11 @@ const (
 	ends
 )
 
-// Subscribe implements broker.Bus.
+func newInterest(w wanted) *interest {
+	return &interest{wanted: w, ready: make(chan struct{}), gone: make(chan struct{})}
+}
+
+// Subscribe implements broker.Bus. It may wait for the Sink, which so does not call it.
 func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint64, err error) {
 	if codec.IsSystem(pattern) {
 		return 0, nil // stays in the broker
@@ -44,7 +51,7 @@ func (b *bus) Subscribe(ctx context.Context, pattern, group string) (since uint6
 	in, found := b.interests[w]
 	if !found {
 		w.pattern = strings.Clone(pattern)
-		in = &interest{wanted: w, ready: make(chan struct{})}
+		in = newInterest(w)
 		b.addLocked(in)
 	}
 	b.wantLocked(in)
@@ -82,15 +89,14 @@ func (b *bus) wantLocked(in *interest) {
 func (b *bus) begin(ctx context.Context, in *interest) {
 	ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
 	defer cancel()
+	var others overlapping
 	if in.group == "" {
-		b.lapsed(in)
+		others = b.hold(in)
+		in.err = b.prepare(ctx, in, others)
 	}
-	if in.group == "" {
-		b.mu.Lock()
-		b.copies.add(in.pattern, 1)
-		b.mu.Unlock()
+	if in.err == nil {
+		in.subs, in.err = b.subscribe(ctx, in)
 	}
-	in.subs, in.err = b.subscribe(ctx, in)
 	if in.group == "" && in.err == nil {
 		b.inbox.put(func() { b.dedupe.begin(in.subs[0]) })
 	}
@@ -106,40 +112,46 @@ func (b *bus) begin(ctx context.Context, in *interest) {
 	if unwanted {
 		b.end(in)
 	}
+	b.letGo(others)
+}
+
+// prepare makes way for a subscription of no group: what came of those that have ended is
+// handled, and the broker knows what has not come.
+func (b *bus) prepare(ctx context.Context, in *interest, others overlapping) error {
+	for _, ended := range others.ended {
+		select {
+		case <-ended.gone:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.stop:
+			return nats.ErrConnectionClosed
+		}
+	}
+	b.lapsed(in, others)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	in.counts = true
+	b.copies.add(in.pattern, 1)
+	return nil
 }
 
 // lapsed tells the broker that messages of others have not come, and will; where an
 // interest that stands has brought them all along, it does not. It comes before the
 // first of them does.
-func (b *bus) lapsed(in *interest) {
+func (b *bus) lapsed(in *interest, others overlapping) {
 	b.mu.Lock()
 	in.since = max(1, b.sink.Now())
 	covered := false
-	for _, other := range b.interests {
-		if other.listens() && codec.Contains(other.pattern, in.pattern) {
+	for _, other := range others.stand {
+		if codec.Contains(other.pattern, in.pattern) {
 			covered = true
 			in.since = min(in.since, other.since)
 		}
 	}
 	b.mu.Unlock()
 	if !covered {
-		b.sink.Lapsed(in.pattern, b.listened)
+		b.sink.Lapsed(in.pattern, others.listened)
 	}
-}
-
-// listened reports whether an interest that stands brings a topic's messages.
-func (b *bus) listened(topic string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if in := b.interests[wanted{pattern: topic}]; in != nil && in.listens() {
-		return true
-	}
-	for pattern, in := range b.wild {
-		if in.listens() && codec.Match(pattern, topic) {
-			return true
-		}
-	}
-	return false
 }
 
 // listens reports whether the server knows the interest, which is of no group. The bus's

@@ -112,7 +112,8 @@ func TestRepliesAreAwaitedFromTheBeginning(t *testing.T) {
 // Who waited for an interest that failed does not take back its successor's.
 func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 	b, _ := openBus(t)
-	failing := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), refs: 1}
+	failing := newInterest(wanted{pattern: "x"})
+	failing.refs = 1
 	b.mu.Lock()
 	b.addLocked(failing)
 	b.mu.Unlock()
@@ -142,15 +143,14 @@ func TestFailedInterestLeavesItsSuccessor(t *testing.T) {
 func TestInterestUnwantedBeforeItStands(t *testing.T) {
 	b, s := openBus(t)
 	before := s.NumSubscriptions()
-	in := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), refs: 1}
+	in := newInterest(wanted{pattern: "x"})
+	in.refs = 1
 	b.mu.Lock()
 	b.addLocked(in)
 	b.mu.Unlock()
 	b.Unsubscribe("x", "")
 	b.begin(t.Context(), in)
-	if err := b.nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	settle(t, b)
 	if n := s.NumSubscriptions() - before; n != 0 {
 		t.Errorf("%d subscriptions at NATS that nobody wants", n)
 	}
@@ -161,7 +161,7 @@ func TestInterestUnwantedBeforeItStands(t *testing.T) {
 func TestLingersAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const linger = time.Minute
-		b := &bus{config: Config{Linger: linger}, interests: make(map[wanted]*interest), wild: make(map[string]*interest), settling: true}
+		b := &bus{config: Config{Linger: linger}, interests: make(map[wanted]*interest), wild: make(map[string]*interest), ending: make(map[*interest]struct{}), settling: true}
 		in := &interest{wanted: wanted{pattern: "x"}, ready: make(chan struct{}), state: stands, refs: 1}
 		close(in.ready)
 		b.addLocked(in)

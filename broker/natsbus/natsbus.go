@@ -62,14 +62,15 @@ type bus struct {
 	sequence atomic.Uint64 // of message ids
 
 	mu        sync.Mutex
-	interests map[wanted]*interest // guarded by mu
-	wild      map[string]*interest // those of no group and with wildcards, by pattern; guarded by mu
-	lingering int                  // interests that nobody wants any more; guarded by mu
-	ended     []*interest          // those of no group that NATS may still have copies of; guarded by mu
-	settling  bool                 // settle runs; guarded by mu
-	copies    copies               // guarded by mu
-	losses    map[wanted]bool      // those with a mark that messages were lost; true: and more behind it; guarded by mu
-	closed    bool                 // guarded by mu
+	interests map[wanted]*interest   // guarded by mu
+	wild      map[string]*interest   // those of no group and with wildcards, by pattern; guarded by mu
+	lingering int                    // interests that nobody wants any more; guarded by mu
+	ending    map[*interest]struct{} // those of no group that have ended and are not gone; guarded by mu
+	ended     []*interest            // those of them that settle has not seen; guarded by mu
+	settling  bool                   // settle runs; guarded by mu
+	copies    copies                 // guarded by mu
+	losses    map[wanted]bool        // those with a mark that messages were lost; true: and more behind it; guarded by mu
+	closed    bool                   // guarded by mu
 
 	// Owned by receive.
 	dedupe *dedupe
@@ -107,6 +108,7 @@ func open(config Config, sink broker.Sink) (*bus, error) {
 		stop:      make(chan struct{}),
 		interests: make(map[wanted]*interest),
 		wild:      make(map[string]*interest),
+		ending:    make(map[*interest]struct{}),
 		copies:    newCopies(),
 		losses:    make(map[wanted]bool),
 		dedupe:    newDedupe(),
