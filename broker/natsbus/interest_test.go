@@ -184,7 +184,7 @@ func TestLingersAnew(t *testing.T) {
 		if gone() {
 			t.Error("it ended early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if !gone() || b.lingering != 0 {
 			t.Errorf("it did not end, or is still counted: %d", b.lingering)
 		}
