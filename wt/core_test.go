@@ -93,6 +93,33 @@ func TestRequestOnEndingConnection(t *testing.T) {
 	})
 }
 
+// A request for which a connection that had sessions turns out to have ended is made on
+// another one; one on a new connection fails.
+func TestRequestOnEndedConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, other := bareConns(t)
+		c := testConn(t, q, true)
+		c.peer = settings{datagram: true, connectProtocol: true, enabled: 1}
+		close(c.settled)
+		if err := other.CloseWithError(0x102, "oops"); err != nil {
+			t.Fatal(err)
+		}
+		<-q.Context().Done()
+		_, err := c.request(t.Context(), clientRequest{head: requestHead{method: "CONNECT", scheme: "https", authority: "localhost", path: "/"}})
+		var closed *quic.ApplicationError
+		if !errors.As(err, &closed) || closed.ErrorCode != 0x102 {
+			t.Fatalf("the request failed with %v", err)
+		}
+		pooled := &pooledConn{pool: new(Pool), conn: c}
+		if !(place{conn: pooled, number: 2}).refused(err) || !pooled.unusable {
+			t.Errorf("it is not made on another connection: %v", err)
+		}
+		if (place{conn: pooled, number: 1}).refused(err) {
+			t.Error("it is made again, though the connection was new")
+		}
+	})
+}
+
 // A session whose connection ended as soon as the answer was sent has ended with what
 // ended the connection, and nothing waits for it.
 func TestSessionOnEndedConnection(t *testing.T) {

@@ -75,7 +75,7 @@ func (c *conn) request(ctx context.Context, r clientRequest) (*Session, error) {
 	}
 	stream, err := c.openRequest(ctx)
 	if err != nil {
-		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: err}
+		return nil, &DialError{Step: StepRequest, Server: head.authority, Err: unsent(err)}
 	}
 	sessionCtx, cancel := context.WithCancelCause(context.Background())
 	s := newSession(sessionCtx, cancel, c, stream, newFrameReader(stream))
@@ -93,6 +93,7 @@ func (c *conn) request(ctx context.Context, r clientRequest) (*Session, error) {
 		stream.CancelWrite(codeRequestCancelled)
 	})
 	_, err = stream.Write(b)
+	err = unsent(err)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -113,12 +114,25 @@ func (c *conn) request(ctx context.Context, r clientRequest) (*Session, error) {
 	return s, nil
 }
 
+// unsentError is why a connection ended before a request was made on it.
+type unsentError struct{ error }
+
+func (e *unsentError) Unwrap() error { return e.error }
+
+// unsent makes the end of a connection an *unsentError.
+func unsent(err error) error {
+	if isTransportError(err) {
+		return &unsentError{err}
+	}
+	return err
+}
+
 // awaitDraft waits for the server's SETTINGS and returns the draft to speak.
 func (c *conn) awaitDraft(ctx context.Context, server string) (Draft, error) {
 	if err := c.awaitSettings(ctx); err != nil {
 		var broken *protocolError
 		if !errors.As(err, &broken) {
-			return 0, &DialError{Step: StepSettings, Server: server, Err: err}
+			return 0, &DialError{Step: StepSettings, Server: server, Err: unsent(err)}
 		}
 		if newest, ok := c.peer.newestDraft(); ok {
 			return 0, unsupported(fmt.Sprintf("it declares %v, but no datagrams", newest))

@@ -102,7 +102,8 @@ type pooledConn struct {
 // Dial opens a session as [Dialer.Dial] does, on a connection that the pool has or
 // on a new one. A request that the server refuses for want of room, with
 // H3_REQUEST_REJECTED or status 429, is sent again on another connection, and the
-// pool takes note of how many sessions there is room for. After Close it returns
+// pool takes note of how many sessions there is room for. So is one for which a connection
+// of earlier sessions turns out to have ended. After Close it returns
 // [ErrPoolClosed].
 //
 // [Session.Close] on the session does not close the connection.
@@ -424,7 +425,7 @@ func (c *pooledConn) isOver() bool {
 	case <-c.conn.quic.Context().Done():
 		return true
 	default:
-		return false
+		return c.conn.endCause() != nil
 	}
 }
 
@@ -435,6 +436,7 @@ func (t place) refused(err error) bool {
 	var reset *StreamError
 	var rejected *RejectedError
 	var closed *quic.ApplicationError
+	var unsent *unsentError
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
 	switch {
@@ -456,6 +458,11 @@ func (t place) refused(err error) bool {
 		return true
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == codeNoError && t.number > 1:
 		// The server took the connection for idle while the request was on its way.
+		c.unusable = true
+		return true
+	case errors.As(err, &unsent) && t.number > 1:
+		// It had ended already: whoever has lost a session on it may dial sooner than the
+		// connection knows.
 		c.unusable = true
 		return true
 	default:
