@@ -105,6 +105,9 @@ func (s *session) publishOnce(m codec.Publish, err error) {
 	if err == nil {
 		pos, err = s.publishSingle(m)
 	}
+	if errors.Is(err, errSessionEnded) {
+		return
+	}
 	if err != nil && !errors.Is(err, errDuplicate) {
 		s.broker.counters.rejected.Add(1)
 	}

@@ -114,7 +114,7 @@ func (p *publication) read(r *codec.Reader) {
 		// wake-up for each subscriber then serve many messages.
 		more := len(p.answers) < maxTogether-1 && r.Pending()
 		pos, err := p.publish(f, more)
-		if errors.Is(err, errOutOfSequence) {
+		if errors.Is(err, errOutOfSequence) || errors.Is(err, errSessionEnded) {
 			end = endOf(err)
 			break
 		}
@@ -168,6 +168,11 @@ const maxAnswers = 16 << 10
 // errOutOfSequence ends a publication: nothing that follows could be answered.
 var errOutOfSequence = &codec.Error{Code: codec.CodeUnexpectedFrame, Reason: "PUBLISH out of sequence, or with a topic"}
 
+// errSessionEnded is why a message has no answer: its session ended while it waited for its
+// turn. A refusal that still arrived would be final, and the client's next connection
+// publishes it.
+var errSessionEnded = &codec.Error{Code: codec.CodeShuttingDown, Reason: "the session has ended"}
+
 // errBeyondCredit ends a publication (PROTOCOL §7.3).
 var errBeyondCredit = &codec.Error{Code: codec.CodeCreditExceeded, Reason: "more than the publication's credit"}
 
@@ -197,7 +202,7 @@ func (s *session) publishCounted(tp *topic, p *publisher, sequence uint64, m cod
 	}
 	before, fresh, err := p.begin(s.ctx, sequence)
 	if err != nil {
-		return Position{}, asCoded(err, codec.CodeShuttingDown)
+		return Position{}, errSessionEnded
 	}
 	if !fresh {
 		s.broker.counters.duplicates.Add(1)

@@ -169,3 +169,23 @@ func TestRecentIDsAreBounded(t *testing.T) {
 		t.Errorf("%d ids are left, %d counted", len(a.order), all.Load())
 	}
 }
+
+// A message whose session has ended before its turn came has no answer: a refusal that still
+// arrived would be final, and the client publishes it on its next connection.
+func TestNoAnswerFromAnEndedSession(t *testing.T) {
+	b := newTestBroker(t, Config{})
+	s := idleSession(b)
+	s.id, s.principal = codec.ID{1}, anyone{}
+	s.control = newOutlet(idleStream{}, rankControl)
+	m := codec.Publish{Sequence: 1, Topic: "t", Payload: codec.Text("x"), Order: codec.Some(1)}
+	s.publishOnce(m, nil)
+	if n := s.control.queue.len(); n != 1 {
+		t.Fatalf("%d frames answer it", n)
+	}
+	s.cancel(errReplaced)
+	m.Sequence, m.Order = 2, codec.Some(2)
+	s.publishOnce(m, nil)
+	if n := s.control.queue.len(); n != 1 || b.Stats().Rejected != 0 {
+		t.Errorf("%d frames answer it and the one before it, %d were rejected", n, b.Stats().Rejected)
+	}
+}
