@@ -160,7 +160,7 @@ func (s *session) beginning(tp *topic, f codec.Subscribe, class codec.Class) (be
 		from = codec.From{Kind: codec.FromTime, Time: f.From.Time}
 	}
 	if from.Kind == codec.FromTime {
-		if uint64(tp.used.Load()) < from.Time {
+		if tp.lastUsed() < from.Time {
 			return g, nil
 		}
 		if tp.log == nil {

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/tidewire/tidewire/codec"
 )
@@ -97,4 +98,39 @@ func behind(_ *Broker, pos Position) codec.From {
 func publishOne(b *Broker) error {
 	_, err := b.Publish(context.Background(), "t", "meanwhile", nil)
 	return err
+}
+
+// A message whose time was taken before a subscription began, and which is appended while the
+// subscription looks at the topic, is owed to it if it asks for what is as old.
+func TestBeginsDuringAnAppend(t *testing.T) {
+	b := newTestBroker(t, Config{})
+	if _, err := b.Publish(t.Context(), "t", "before", nil); err != nil {
+		t.Fatal(err)
+	}
+	tp, err := b.topics.get("t", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := idleSession(b)
+	since := b.now() + 1
+	tp.mu.Lock() // who appends has it
+	found := make(chan beginning)
+	go func() {
+		g, err := s.beginning(tp, codec.Subscribe{Number: 1, Pattern: "*", From: codec.From{Kind: codec.FromPositions, Time: since}}, codec.ClassReliable)
+		if err != nil {
+			t.Error(err)
+		}
+		found <- g
+	}()
+	select {
+	case g := <-found:
+		tp.mu.Unlock()
+		t.Fatalf("it begins at %+v, and does not know what is being appended", g)
+	case <-time.After(10 * time.Millisecond):
+	}
+	tp.used.Store(int64(since))
+	tp.mu.Unlock()
+	if g := <-found; g.clamp {
+		t.Error("it begins behind what was being appended")
+	}
 }

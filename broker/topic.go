@@ -243,6 +243,14 @@ func (tp *topic) position() Position {
 	return Position{tp.epoch, tp.offset}
 }
 
+// lastUsed returns when the last message came, in ms of the broker's clock. What comes after
+// the call has a time after it.
+func (tp *topic) lastUsed() uint64 {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	return uint64(tp.used.Load())
+}
+
 // appended is what became of a message that was appended to a topic.
 type appended uint8
 
@@ -348,7 +356,7 @@ func (tp *topic) append(m *Message) (Position, appended) {
 	wait := m.More && len(tp.pending) < maxGathered
 	drain := !tp.draining && !wait && !tp.gatherLocked()
 	tp.draining = tp.draining || drain
-	tp.used.Store(int64(r.Time)) // before anybody can deliver it: see beginning
+	tp.used.Store(int64(r.Time))
 	tp.mu.Unlock()
 	if drain {
 		tp.drain(drainRounds)
