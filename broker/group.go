@@ -75,9 +75,6 @@ func (s *session) openMember(sub *subscription) error {
 		}
 		sub.topic = tp
 	}
-	// A message that waited in the group may be of a topic that was given up since: then
-	// a member with an exact pattern is told of two topics of one name.
-	sub.tracks = make(map[uint64]*track)
 	b.groups.join(sub.member)
 	if err := sub.member.pool.Load().ready(sub.member, func() error { return s.answerMember(sub) }); err != nil {
 		b.groups.leave(sub.member)

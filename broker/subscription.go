@@ -22,7 +22,7 @@ type subscription struct {
 	// Guarded by the session's mu.
 	out    *outlet
 	own    track             // of the topic of an exact pattern
-	tracks map[uint64]*track // of a pattern that is not exact: the topics announced, by number; nil: nothing is special
+	tracks map[uint64]*track // of a pattern that is not exact, or in a group: the topics announced, by number; nil: nothing is special
 	// announcements is how many topics were announced on the stream.
 	announcements uint64
 	last          uint64 // offset of the last message that was pushed, of an exact pattern
@@ -89,6 +89,11 @@ func (s *session) subscribe(stream Stream, first codec.Frame) error {
 	sub.out.sub = sub
 	sub.out.limit = min(f.Credit, b.config.Limits.SubscriptionCredit)
 	sub.out.done = sub.finished
+	// A message that waited in a group may be of a topic that was given up since: then a
+	// member with an exact pattern is told of two topics of one name.
+	if f.Group != "" || !codec.IsExact(pattern) {
+		sub.tracks = make(map[uint64]*track)
+	}
 	if f.Group != "" {
 		if sub.member, err = newMember(sub, f, b.config.Limits.SubscriptionCredit); err != nil {
 			return err
@@ -158,7 +163,6 @@ func (s *session) open(sub *subscription, f codec.Subscribe) error {
 		}
 		return err
 	}
-	sub.tracks = make(map[uint64]*track)
 	if err := s.openPattern(sub, f); err != nil {
 		b.bus.Unsubscribe(sub.pattern, "")
 		return err
