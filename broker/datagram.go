@@ -176,7 +176,7 @@ func (s *session) toldLostLocked(w *slotted, reason codec.GapReason) {
 			return
 		}
 		// Not as a frame: what waits before it may become a debt, and it with that.
-		sub.out.queue.push(entry{kind: entryGap, topic: w.topic, from: w.offset - 1, offset: w.offset, reason: reason, count: 1})
+		sub.out.queue.push(entry{kind: entryGap, topic: w.topic, from: w.offset - 1, offset: w.offset, reason: reason, count: 1, late: true})
 		sub.compactLocked()
 		s.scheduleLocked(sub.out)
 	})

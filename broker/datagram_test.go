@@ -408,3 +408,47 @@ func TestGapOfADatagramStaysBehindADebt(t *testing.T) {
 		low.untilMessage(5)
 	})
 }
+
+// One that expires late, when newer messages were sent already, does not have the stream
+// begin again there.
+func TestGapOfALateDatagram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, err := broker.New(broker.Config{MaxSessionBytes: 4000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		hold := make(chan struct{})
+		p := ficklePeer(t, b, func(*fickle, []byte) error { <-hold; return nil })
+		low := p.listen(codec.Subscribe{Number: 1, Pattern: "low", Priority: 7, Credit: 1})
+		high := p.listen(codec.Subscribe{Number: 2, Pattern: "high", Credit: 1})
+		for _, key := range []string{"is sent", "expires"} {
+			if _, err := b.PublishLossy(t.Context(), "low", "lossy", &broker.PublishOptions{Key: key, TTL: 10 * time.Millisecond}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		postBig(t, b, "low", 3)
+		low.untilMessage(3) // the others wait for credit
+		time.Sleep(20 * time.Millisecond)
+		close(hold)
+		synctest.Wait()
+		postBig(t, b, "high", 4) // takes their room
+		high.want(codec.TypeMessage)
+		p.control.send(codec.AppendFlow(nil, codec.Flow{Subscription: 1, Limit: 64 << 10}))
+		for offset := uint64(3); offset < 5; {
+			f, err := low.reader.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Type != codec.TypeMessage {
+				continue
+			}
+			m, err := codec.ParseMessage(f)
+			if err != nil || m.Offset <= offset {
+				t.Fatalf("offset %d came behind %d, %v", m.Offset, offset, err)
+			}
+			offset = m.Offset
+		}
+	})
+}

@@ -96,8 +96,10 @@ func (sub *subscription) oweLocked(e *entry) {
 	switch {
 	case e.kind == entrySkip:
 		count = 0
-	case e.lost():
-		// Behind a debt it would cover what is owed. Who pays tells it again.
+	case e.lost() || e.late:
+		// Behind a debt it would cover what is owed, and as a part of one have the stream
+		// begin again where a datagram was. Who pays tells it again, or the client sees the
+		// hole.
 		if t := sub.trackLocked(e.topic); t == nil || t.debt == nil {
 			sub.out.queue.push(*e)
 		}

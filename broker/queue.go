@@ -29,6 +29,9 @@ type entry struct {
 	reason       codec.GapReason
 	lossy        bool // of a message
 	charged      bool // it counts against the bounds on what waits
+	// late, of a gap: it tells of a datagram that did not go out. Messages of the topic
+	// that are newer may have been queued, and written, before it.
+	late bool
 }
 
 // extra is what few messages have. The entries of all subscriptions share it.
@@ -215,7 +218,7 @@ func (q *queue) punch(number uint64, reason codec.GapReason, told bool) {
 // one kind and topic.
 func (q *queue) fold(number uint64) {
 	e, before := q.at(number), q.at(number-1)
-	if e == nil || before == nil || before.topic != e.topic || !e.hole() || before.kind != e.kind || e.lost() || before.lost() {
+	if e == nil || before == nil || before.topic != e.topic || !e.hole() || before.kind != e.kind || e.late != before.late || e.lost() || before.lost() {
 		return
 	}
 	*e = merge(*before, *e)
@@ -260,7 +263,7 @@ func stronger(a, b codec.GapReason) codec.GapReason {
 }
 
 // compact removes the holes that are more than what waits between them: those of a
-// topic become one, unless a message of the topic is between. It reports whether the
+// topic become one, unless a message of the topic is between, or only one is late. It reports whether the
 // numbers of entries have changed.
 func (q *queue) compact() bool {
 	if q.holes < 32 || q.holes <= q.len()/2 {
@@ -276,7 +279,7 @@ func (q *queue) compact() bool {
 		case entryMessage:
 			delete(open, e.topic)
 		case entryGap, entrySkip:
-			if i, ok := open[e.topic]; ok {
+			if i, ok := open[e.topic]; ok && kept[i].late == e.late {
 				kept[i] = merge(kept[i], e)
 				continue
 			}
