@@ -55,10 +55,11 @@ build-web: deps ## build the browser client that the Go programs embed
 lint: deps ## every linter
 	scripts/lint
 
-soak: ## what runs long: every fuzz target for FUZZ, every Go test SOAK times, SEEDS worlds of the model
+soak: ## what runs long: every fuzz target for FUZZ, every Go test SOAK times, SEEDS worlds of the model, a minute of each stress test
 	$(GO) test -race -count=$(SOAK) -timeout=2h ./...
 	WT_SOAK=1 $(GO) test -v -timeout=1h -run='Leaks|UnderLoss|Random|BesideEnd' ./wt
 	$(GO) test -v -timeout=2h -run=TestModel ./internal/model -seeds=$(SEEDS)
+	$(GO) test -race -timeout=1h ./internal/stress -stress.for=60s
 	$(MAKE) fuzz
 
 fuzz: ## every fuzz target for FUZZ

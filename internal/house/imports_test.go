@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"internal/memconn":  {},
 	"internal/memnet":   {"broker", "client", "internal/memconn"},
 	"internal/model":    {},
+	"internal/stress":   {},
 	"interop":           {},
 	"interop/wpt":       {"wt"},
 }
