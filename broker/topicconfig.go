@@ -139,7 +139,7 @@ func newTopicConfigs(list []TopicConfig, payload uint64) (*topicConfigs, error) 
 			if compareSpecific(a.Pattern, b.Pattern) != 0 {
 				break
 			}
-			if overlap(a.Pattern, b.Pattern) {
+			if codec.Overlap(a.Pattern, b.Pattern) {
 				errs = append(errs, fmt.Errorf("broker: topics %q and %q: both match some topics, and neither is more specific; give those a pattern of their own, with more tokens or fewer wildcards", a.Pattern, b.Pattern))
 			}
 		}
@@ -225,7 +225,7 @@ func (c *topicConfigs) subscribeAccess(pattern string) Access {
 	}
 	access, covered := AccessOpen, false
 	for _, e := range c.entries[:len(c.entries)-1] {
-		if !overlap(e.Pattern, pattern) {
+		if !codec.Overlap(e.Pattern, pattern) {
 			continue
 		}
 		switch e.Subscribe {
@@ -279,27 +279,6 @@ func compareSpecific(a, b string) int {
 		cmp.Compare(strings.Count(a, "*")+strings.Count(a, ">"), strings.Count(b, "*")+strings.Count(b, ">")),
 		cmp.Compare(strings.Count(a, ">"), strings.Count(b, ">")),
 	)
-}
-
-// overlap reports whether some topic is matched by both of two valid patterns.
-func overlap(a, b string) bool {
-	wild := func(p string) bool { return p[0] == '*' || p[0] == '>' }
-	if codec.IsSystem(a) && wild(b) || codec.IsSystem(b) && wild(a) {
-		return false
-	}
-	for {
-		x, restA, moreA := strings.Cut(a, ".")
-		y, restB, moreB := strings.Cut(b, ".")
-		switch {
-		case x == ">" || y == ">":
-			return true
-		case x != "*" && y != "*" && x != y, moreA != moreB:
-			return false
-		case !moreA:
-			return true
-		}
-		a, b = restA, restB
-	}
 }
 
 // String returns the mode as a configuration file has it.

@@ -134,6 +134,27 @@ func Contains(outer, inner string) bool {
 	}
 }
 
+// Overlap reports whether some topic is matched by both of two valid patterns
+// (PROTOCOL §3).
+func Overlap(a, b string) bool {
+	wild := func(p string) bool { return p[0] == '*' || p[0] == '>' }
+	if IsSystem(a) && wild(b) || IsSystem(b) && wild(a) {
+		return false
+	}
+	for {
+		x, moreA := nextToken(&a)
+		y, moreB := nextToken(&b)
+		switch {
+		case x == ">" || y == ">":
+			return true
+		case x != "*" && y != "*" && x != y, moreA != moreB:
+			return false
+		case !moreA:
+			return true
+		}
+	}
+}
+
 // nextToken cuts the first token from *s and reports whether more follow.
 func nextToken(s *string) (token string, more bool) {
 	token, rest, more := strings.Cut(*s, ".")

@@ -1,8 +1,6 @@
 package natsbus
 
 import (
-	"strings"
-
 	"github.com/tidewire/tidewire/codec"
 )
 
@@ -28,7 +26,7 @@ const maxEnding = 4096
 func (b *bus) hold(in *interest) overlapping {
 	others := overlapping{exact: make(map[string]struct{})}
 	hold := func(other *interest) {
-		if !other.listens() || !overlap(other.pattern, in.pattern) {
+		if !other.listens() || !codec.Overlap(other.pattern, in.pattern) {
 			return
 		}
 		other.held++
@@ -51,7 +49,7 @@ func (b *bus) hold(in *interest) overlapping {
 		}
 	}
 	for other := range b.ending {
-		if len(b.ending) > maxEnding || overlap(other.pattern, in.pattern) {
+		if len(b.ending) > maxEnding || codec.Overlap(other.pattern, in.pattern) {
 			others.ended = append(others.ended, other)
 		}
 	}
@@ -85,21 +83,4 @@ func (o overlapping) listened(topic string) bool {
 		}
 	}
 	return false
-}
-
-// overlap reports whether there may be topics that both patterns match.
-func overlap(a, b string) bool {
-	for {
-		x, restA, moreA := strings.Cut(a, ".")
-		y, restB, moreB := strings.Cut(b, ".")
-		switch {
-		case x == ">" || y == ">":
-			return true
-		case x != "*" && y != "*" && x != y, moreA != moreB:
-			return false
-		case !moreA:
-			return true
-		}
-		a, b = restA, restB
-	}
 }

@@ -2,21 +2,6 @@ package natsbus
 
 import "testing"
 
-func TestOverlap(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want bool
-	}{
-		{"a", "a", true}, {"a", "b", false}, {"a", "*", true}, {"a", ">", true}, {"a.b", "a", false},
-		{"a.b", "*", false}, {"a.*", "*.b", true}, {"a.*", "b.*", false}, {"a.>", "a", false},
-		{"a.>", "a.b.c", true}, {"a.>", "*.b", true}, {"a.b.>", "a.*", false}, {">", "a.*.c", true},
-	} {
-		if overlap(c.a, c.b) != c.want || overlap(c.b, c.a) != c.want {
-			t.Errorf("%s and %s: not %v", c.a, c.b, c.want)
-		}
-	}
-}
-
 // subscribing subscribes, and says when that is done.
 func subscribing(t *testing.T, b *bus, pattern string) <-chan error {
 	done := make(chan error, 1)
