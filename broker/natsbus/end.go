@@ -35,11 +35,17 @@ func (b *bus) endLocked(in *interest) {
 }
 
 // end ends the subscriptions of an interest. What is under way for a group is still taken:
-// nobody else gets it.
+// nobody else gets it. While the connection is away nothing is, and a subscription that
+// drains then would be made again when it is back, for nobody.
 func (b *bus) end(in *interest) {
 	if in.group != "" {
 		for _, sub := range in.subs {
-			_ = sub.Drain()
+			if b.queues.IsConnected() {
+				_ = sub.Drain()
+			}
+			if !b.queues.IsConnected() {
+				_ = sub.Unsubscribe()
+			}
 		}
 		return
 	}
