@@ -40,8 +40,8 @@
 //   - bounded: what waits and what is kept stays within the configured bytes at any
 //     time, and is gone when everybody has left.
 //
-// These faults, put into the broker or the client on purpose, each fail one of the first
-// sixty seeds: a group whose last member of a pattern leaves without a handover, or whose
+// These faults, put into the broker or the client on purpose, each failed one of sixty
+// seeds: a group whose last member of a pattern leaves without a handover, or whose
 // member takes with it what it has not finished; a message given to two members; a group
 // that ignores a filter; a reply that goes to another request of the session, comes
 // twice or is dropped; one reply too many; nobody said to be there too early, or never; a
