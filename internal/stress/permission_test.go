@@ -27,7 +27,7 @@ func TestPermissions(t *testing.T) {
 			for range 2 {
 				w.work(func(d dice) { w.insist(p, d, s) })
 			}
-			w.work(func(d dice) {
+			w.work(func(dice) {
 				for n := 0; w.loading(); n++ {
 					_, err := p.Publish(w.watch, "guarded", fmt.Sprint(name, ".", n), nil)
 					if err != nil && !denied(err) {
