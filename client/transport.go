@@ -15,7 +15,8 @@ import (
 type Conn interface {
 	OpenStream(ctx context.Context) (Stream, error)
 	// SendDatagram may block while the transport's queue is full. A datagram above
-	// MaxDatagramSize is an error.
+	// MaxDatagramSize is an error. On a connection that has ended the error has
+	// CodeConnectionLost.
 	SendDatagram(ctx context.Context, b []byte) error
 	// ReceiveDatagram returns the next datagram; an error means that no more come.
 	ReceiveDatagram(ctx context.Context) ([]byte, error)
@@ -68,7 +69,11 @@ func (c wtConn) OpenStream(ctx context.Context) (Stream, error) {
 }
 
 func (c wtConn) SendDatagram(ctx context.Context, b []byte) error {
-	return c.session.SendDatagram(ctx, b)
+	err := c.session.SendDatagram(ctx, b)
+	if errors.Is(err, wt.ErrSessionClosed) {
+		return lost(err) // which the client may not have noticed yet
+	}
+	return err
 }
 
 func (c wtConn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
